@@ -1,0 +1,274 @@
+// Package wire is what passes between the manager on the host and the core in
+// the TEE: messages, framing and limits. It does no I/O of its own beyond
+// reading and writing frames on a stream it is given, and it holds no secrets:
+// everything here is seen by the host.
+//
+// The core is a function. The manager sends a Call with the request as the
+// client signed it and references to the sealed records it names, and gets one
+// Answer. Layouts: docs/formats.md#wire.
+package wire
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
+
+// Limits of the messages. A frame over MaxFrame is refused before it is read.
+const (
+	MaxFrame   = 24 << 20 // bytes
+	MaxBody    = 8 << 20  // bytes of one raw request; the native API allows 100 kB
+	MaxRecord  = 64 << 10 // bytes of one sealed record
+	MaxRecords = 16       // records named by one call
+	MaxList    = 10000    // records of one listing
+	MaxWrites  = 512      // records returned by one answer
+	MaxName    = 128      // bytes of an action or request id
+	SweepStep  = 500      // records changed by one step of a sweep
+)
+
+// Core is the trusted service, called in-process or over a stream. All methods
+// are safe for concurrent use. An error means that the core could not be
+// reached or refused the message itself; a refused request is an Answer.
+type Core interface {
+	// Info describes the running core; nothing in it is secret.
+	Info(context.Context) (Info, error)
+	// Call executes one request of a client.
+	Call(context.Context, *Call) (*Answer, error)
+	// Resolve tells the outcome of storing the writes of a pending answer.
+	Resolve(context.Context, Resolve) (*Answer, error)
+	// Sweep carries a bulk change that the tenant's app record already states
+	// over to single records.
+	Sweep(context.Context, *Sweep) (*Answer, error)
+	// Checkpoint signs the audit chain as far as it has come.
+	Checkpoint(context.Context) (*Answer, error)
+}
+
+// NewUUID draws a random UUID, version 4 of RFC 9562.
+func NewUUID() (u UUID) {
+	rand.Read(u[:]) // never fails
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return u
+}
+
+// UUID is a tenant, key or record identifier.
+type UUID [16]byte
+
+// ErrUUID is returned for text that is not a lower-case UUID.
+var ErrUUID = errors.New("not a lower-case UUID")
+
+// ParseUUID reads the form 8-4-4-4-12 in lower-case hex, and no other.
+func ParseUUID(s string) (UUID, error) {
+	var u UUID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return u, ErrUUID
+	}
+	var digits [32]byte
+	n := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+		case c >= '0' && c <= '9' || c >= 'a' && c <= 'f':
+			digits[n] = c
+			n++
+		default:
+			return u, ErrUUID
+		}
+	}
+	if n != 32 {
+		return u, ErrUUID
+	}
+	_, err := hex.Decode(u[:], digits[:])
+	return u, err
+}
+
+// String returns the form 8-4-4-4-12.
+func (u UUID) String() string {
+	var b [36]byte
+	hex.Encode(b[0:8], u[0:4])
+	hex.Encode(b[9:13], u[4:6])
+	hex.Encode(b[14:18], u[6:8])
+	hex.Encode(b[19:23], u[8:10])
+	hex.Encode(b[24:36], u[10:16])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b[:])
+}
+
+// RecordType is the kind of a sealed record. Numbers are persisted and never
+// change.
+type RecordType uint8
+
+const (
+	_          RecordType = iota
+	App                   // a tenant with its credentials
+	Key                   // a CMK's attributes and the list of its versions
+	KeyVersion            // the material of one version of a CMK
+)
+
+// String names the type for logs and errors.
+func (t RecordType) String() string {
+	switch t {
+	case App:
+		return "app"
+	case Key:
+		return "key"
+	case KeyVersion:
+		return "key version"
+	}
+	return fmt.Sprintf("record type %d", uint8(t))
+}
+
+// RecordID names a record in the store. An app's ID equals its Tenant; a key
+// version has its key's ID and its number, every other record has Version 0.
+type RecordID struct {
+	Type    RecordType
+	Tenant  UUID
+	ID      UUID
+	Version uint32
+}
+
+// String names the record for logs and errors.
+func (id RecordID) String() string {
+	if id.Version != 0 {
+		return fmt.Sprintf("%s %s/%d", id.Type, id.ID, id.Version)
+	}
+	return fmt.Sprintf("%s %s", id.Type, id.ID)
+}
+
+// Tag is the authentication tag of a sealed record, its last 16 bytes.
+type Tag [16]byte
+
+// Ref names one state of a record. Sealed is its bytes, or nil where the core
+// is expected to hold the record opened. Revision 0 says that the store has no
+// such record.
+type Ref struct {
+	ID       RecordID
+	Revision uint64
+	Tag      Tag
+	Sealed   []byte
+}
+
+// A Call is one request of a client as it arrived.
+type Call struct {
+	RequestID string // chosen by the manager, at most MaxName bytes; audited
+	Action    string // as in the URL
+	Get       bool   // the request's method was GET
+	Body      []byte // as signed
+	Records   []Ref  // what the request names
+	Listing   []Ref  // the answer to a Query, all with Sealed
+	Listed    bool   // Listing is an answer, if perhaps an empty one
+	Fresh     bool   // Records were read from the store for this very call
+}
+
+// Kind says what the manager does with an answer.
+type Kind uint8
+
+const (
+	_       Kind = iota
+	Final        // release Reply
+	Pending      // store Writes and Replay, then Resolve; the reply comes with that answer
+	Need         // repeat the call with the records and the listing asked for
+)
+
+// An Answer is what the core returns.
+type Answer struct {
+	Kind    Kind
+	Code    int    // code of the reply's envelope, for metrics; 0 if there is none
+	Reply   []byte // envelope to send
+	Sign    string // value of the Ehsm-Reply-Signature header, "" on unauthenticated replies
+	Release int64  // do not send Reply before this time, Unix microseconds; 0: at once
+
+	Handle uint64  // of a pending answer
+	Writes []Write // store all of them or none
+	Replay *Replay // store it in the same transaction
+
+	NeedRecords []RecordID
+	NeedList    *Query
+
+	Audit Audit // hand it to the sink before anything else is done with the answer
+}
+
+// A Write stores one record.
+type Write struct {
+	ID       RecordID
+	Expected uint64 // revision that must be stored now; 0: no such record
+	Revision uint64
+	Hidden   bool   // leave it out of listings
+	Primary  uint32 // of a key: the version to send along with it
+	Sweep    bool   // of an app: a sweep of its keys is due
+	Sealed   []byte
+}
+
+// Tag returns the authentication tag of the written record.
+func (w Write) Tag() Tag { return SealedTag(w.Sealed) }
+
+// SealedTag returns the last 16 bytes of a sealed record.
+func SealedTag(sealed []byte) (t Tag) {
+	if len(sealed) >= len(t) {
+		copy(t[:], sealed[len(sealed)-len(t):])
+	}
+	return t
+}
+
+// A Replay is the entry that makes a signed request usable once on all nodes.
+// The store refuses a transaction whose entry it already has.
+type Replay struct {
+	Tenant UUID
+	Tag    Tag   // of the request's MAC
+	Until  int64 // Unix milliseconds after which the entry may be dropped
+}
+
+// A Query asks for records of one type and tenant that are not hidden.
+type Query struct {
+	Type   RecordType
+	Tenant UUID
+	Limit  int
+}
+
+// Audit is a run of framed audit entries with consecutive sequence numbers.
+// Layout of the frames: package trail.
+type Audit struct {
+	First   uint64 // sequence number of the first entry
+	Count   int    // number of entries, 0 if there are none
+	Durable bool   // wait until they are on disk before the reply is released
+	Frames  []byte
+}
+
+// Outcome is what became of the writes of a pending answer.
+type Outcome uint8
+
+const (
+	_        Outcome = iota
+	Stored           // durable: the answer carries the reply of the action
+	Conflict         // another revision was there: nothing remains, the call will be repeated; no reply
+	Replayed         // the store had the replay entry: nothing remains; the reply says so
+	Failed           // certainly not stored: nothing remains; the reply is the action's storage error
+)
+
+// Resolve ends a pending answer.
+type Resolve struct {
+	Handle  uint64
+	Outcome Outcome
+}
+
+// A Sweep names an app record and up to SweepStep key records of its tenant,
+// each with its bytes.
+type Sweep struct {
+	RequestID string
+	App       Ref
+	Keys      []Ref
+}
+
+// Info describes a running core.
+type Info struct {
+	Version        string   // of the program
+	GitSHA         string   // commit it was built from, "" if unknown
+	Platform       string   // "sim" and so on
+	Domain         [32]byte // domain id
+	Instance       UUID     // of this start
+	AuditKey       [32]byte // Ed25519 public key that signs this instance's checkpoints
+	Simulated      bool     // keys are not protected by hardware
+	OpenEnrollment bool     // the genesis lets anyone enroll
+}

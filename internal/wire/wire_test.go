@@ -1,0 +1,171 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"reflect"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/wire/pack"
+)
+
+func sampleCall() *Call {
+	id := RecordID{Key, UUID{1}, UUID{2}, 0}
+	return &Call{
+		RequestID: "r-1", Action: "Encrypt", Get: true, Body: []byte(`{"appid":"x"}`), Fresh: true, Listed: true,
+		Records: []Ref{{ID: id, Revision: 3, Tag: Tag{9}, Sealed: []byte("sealed")}, {ID: id}},
+		Listing: []Ref{{ID: id, Revision: 1, Sealed: []byte("more")}},
+	}
+}
+
+func sampleAnswer() *Answer {
+	return &Answer{
+		Kind: Pending, Code: 200, Reply: []byte("{}"), Sign: "c2ln", Release: -5, Handle: 77,
+		Writes:      []Write{{ID: RecordID{App, UUID{1}, UUID{1}, 0}, Expected: 1, Revision: 2, Hidden: true, Primary: 4, Sweep: true, Sealed: bytes.Repeat([]byte{7}, 40)}},
+		Replay:      &Replay{UUID{1}, Tag{2}, 1234},
+		NeedRecords: []RecordID{{KeyVersion, UUID{1}, UUID{2}, 9}},
+		NeedList:    &Query{Key, UUID{1}, 10},
+		Audit:       Audit{First: 8, Count: 2, Durable: true, Frames: []byte("frames")},
+	}
+}
+
+func TestMessagesRoundTrip(t *testing.T) {
+	call := sampleCall()
+	if got, err := DecodeCall(call.Append(nil)); err != nil || !reflect.DeepEqual(got, call) {
+		t.Errorf("call: got %+v, %v", got, err)
+	}
+	answer := sampleAnswer()
+	if got, err := DecodeAnswer(answer.Append(nil)); err != nil || !reflect.DeepEqual(got, answer) {
+		t.Errorf("answer: got %+v, %v", got, err)
+	}
+	sweep := &Sweep{RequestID: "s", App: call.Records[0], Keys: call.Listing}
+	if got, err := DecodeSweep(sweep.Append(nil)); err != nil || !reflect.DeepEqual(got, sweep) {
+		t.Errorf("sweep: got %+v, %v", got, err)
+	}
+	res := Resolve{5, Replayed}
+	if got, err := DecodeResolve(res.Append(nil)); err != nil || got != res {
+		t.Errorf("resolve: got %+v, %v", got, err)
+	}
+	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true}
+	if got, err := DecodeInfo(info.Append(nil)); err != nil || got != info {
+		t.Errorf("info: got %+v, %v", got, err)
+	}
+}
+
+func TestMessagesCutShortOrPadded(t *testing.T) {
+	for name, m := range map[string]struct {
+		b      []byte
+		decode func([]byte) error
+	}{
+		"call":    {sampleCall().Append(nil), func(b []byte) error { _, err := DecodeCall(b); return err }},
+		"answer":  {sampleAnswer().Append(nil), func(b []byte) error { _, err := DecodeAnswer(b); return err }},
+		"resolve": {Resolve{1, Stored}.Append(nil), func(b []byte) error { _, err := DecodeResolve(b); return err }},
+		"info":    {Info{}.Append(nil), func(b []byte) error { _, err := DecodeInfo(b); return err }},
+		"sweep":   {(&Sweep{}).Append(nil), func(b []byte) error { _, err := DecodeSweep(b); return err }},
+	} {
+		for n := range m.b {
+			if err := m.decode(m.b[:n]); !errors.Is(err, pack.ErrMalformed) {
+				t.Errorf("%s cut to %d bytes: got %v, want malformed", name, n, err)
+			}
+		}
+		if err := m.decode(append(bytes.Clone(m.b), 0)); !errors.Is(err, pack.ErrMalformed) {
+			t.Errorf("%s with a trailing byte: got %v, want malformed", name, err)
+		}
+		m.b[0] = 2
+		if err := m.decode(m.b); !errors.Is(err, pack.ErrMalformed) {
+			t.Errorf("%s of format 2: got %v, want malformed", name, err)
+		}
+	}
+	if _, err := DecodeResolve(Resolve{1, 9}.Append(nil)); !errors.Is(err, pack.ErrMalformed) {
+		t.Errorf("unknown outcome: got %v", err)
+	}
+	if _, err := DecodeAnswer((&Answer{Kind: 9}).Append(nil)); !errors.Is(err, pack.ErrMalformed) {
+		t.Errorf("unknown kind: got %v", err)
+	}
+}
+
+func TestFrames(t *testing.T) {
+	big := bytes.Repeat([]byte("x"), 300<<10)
+	b := AppendFrame(nil, OpCall, 7, func(d []byte) []byte { return append(d, big...) })
+	b = AppendFrame(b, OpInfo, 8, nil)
+	r := bufio.NewReader(bytes.NewReader(b))
+	f, err := ReadFrame(r)
+	if err != nil || f.Op != OpCall || f.Number != 7 || !bytes.Equal(f.Payload, big) {
+		t.Errorf("first frame: op %d number %d len %d, %v", f.Op, f.Number, len(f.Payload), err)
+	}
+	if f, err = ReadFrame(r); err != nil || f.Op != OpInfo || f.Number != 8 || len(f.Payload) != 0 {
+		t.Errorf("second frame: %+v, %v", f, err)
+	}
+	if _, err = ReadFrame(r); err != io.EOF {
+		t.Errorf("end: got %v, want io.EOF", err)
+	}
+}
+
+func TestFramesRefused(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"cut header":        {0, 0, 0},
+		"length below head": {0, 0, 0, 8, byte(OpCall), 0, 0, 0, 0, 0, 0, 0, 0},
+		"over the limit":    {0xff, 0, 0, 0, byte(OpCall), 0, 0, 0, 0, 0, 0, 0, 0},
+		"operation 0":       {0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"unknown operation": {0, 0, 0, 9, 99, 0, 0, 0, 0, 0, 0, 0, 0},
+		"cut payload":       {0, 0, 0, 19, byte(OpCall), 0, 0, 0, 0, 0, 0, 0, 0, 1, 2},
+	} {
+		if _, err := ReadFrame(bufio.NewReader(bytes.NewReader(b))); !errors.Is(err, ErrFrame) {
+			t.Errorf("%s: got %v, want ErrFrame", name, err)
+		}
+	}
+}
+
+func TestParseUUID(t *testing.T) {
+	const text = "aac3e45a-d3dc-4791-89b6-4ada0e38e6ef"
+	u, err := ParseUUID(text)
+	if err != nil || u.String() != text {
+		t.Errorf("got %s, %v", u, err)
+	}
+	for name, s := range map[string]string{
+		"empty": "", "upper case": "AAC3e45a-d3dc-4791-89b6-4ada0e38e6ef", "short": text[1:], "long": text + "0",
+		"dash moved": "aac3e45ad-3dc-4791-89b6-4ada0e38e6ef", "letter": "gac3e45a-d3dc-4791-89b6-4ada0e38e6ef",
+		"extra dash": "aac3e45a-d3dc-4791-89b6-4ada0e38e6e-",
+	} {
+		if _, err := ParseUUID(s); !errors.Is(err, ErrUUID) {
+			t.Errorf("%s: got %v, want ErrUUID", name, err)
+		}
+	}
+	if v := NewUUID(); v[6]>>4 != 4 || v[8]>>6 != 2 || v == NewUUID() {
+		t.Errorf("NewUUID gives %s", v)
+	}
+}
+
+func FuzzDecodeCall(f *testing.F) {
+	f.Add(sampleCall().Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := DecodeCall(b); err == nil && !bytes.Equal(c.Append(nil), b) {
+			t.Error("a call does not re-encode to the bytes it came from")
+		}
+	})
+}
+
+func FuzzDecodeAnswer(f *testing.F) {
+	f.Add(sampleAnswer().Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if a, err := DecodeAnswer(b); err == nil && !bytes.Equal(a.Append(nil), b) {
+			t.Error("an answer does not re-encode to the bytes it came from")
+		}
+	})
+}
+
+func FuzzReadFrame(f *testing.F) {
+	f.Add(AppendFrame(nil, OpCall, 1, func(d []byte) []byte { return append(d, "payload"...) }))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fr, err := ReadFrame(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			return
+		}
+		again := AppendFrame(nil, fr.Op, fr.Number, func(d []byte) []byte { return append(d, fr.Payload...) })
+		if !bytes.HasPrefix(b, again) {
+			t.Error("a frame does not re-encode to the bytes it came from")
+		}
+	})
+}
