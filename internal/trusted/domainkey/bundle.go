@@ -1,0 +1,122 @@
+package domainkey
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/pack"
+)
+
+const (
+	bundleV1    = 1
+	bundleLabel = "ehsm/domainkey-bundle/v1\x00"
+	maxVersions = 1 << 16
+	maxBundle   = 4 << 20 // bytes
+)
+
+// ErrSeal is returned for a bundle that this code on this machine cannot open,
+// or that does not belong to the domain.
+var ErrSeal = errors.New("DomainKey bundle does not open")
+
+// seal encrypts the bundle under a fresh seal key of the platform that any
+// version of the signer's code can derive. Layout: docs/formats.md#domainkey-bundle-v1.
+func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) ([]byte, error) {
+	q := tee.KeyRequest{Policy: tee.BindSigner, SVN: p.Identity().SVN}
+	rand.Read(q.KeyID[:]) // never fails
+	aead, err := sealer(p, q)
+	if err != nil {
+		return nil, err
+	}
+	plain := append([]byte(nil), signing.Expose()...)
+	plain = binary.BigEndian.AppendUint32(plain, uint32(len(versions)))
+	for _, dk := range versions {
+		plain = append(plain, dk.Expose()...)
+	}
+	defer clear(plain)
+
+	out := []byte{bundleV1, byte(q.Policy)}
+	out = binary.BigEndian.AppendUint16(out, q.SVN)
+	out = append(out, q.KeyID[:]...)
+	out = append(out, domain[:]...)
+	// The key is fresh with its random KeyID, so the nonce may be constant.
+	return aead.Seal(out, make([]byte, aead.NonceSize()), plain, append([]byte(bundleLabel), out...)), nil
+}
+
+// unseal opens what seal made.
+func unseal(p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte) (*Keyring, error) {
+	if len(bundle) > maxBundle {
+		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrSeal, len(bundle), maxBundle)
+	}
+	r := pack.NewReader(bundle)
+	version := r.Uint8()
+	q := tee.KeyRequest{Policy: tee.Policy(r.Uint8()), SVN: r.Uint16()}
+	r.Array(q.KeyID[:])
+	var sealedFor genesis.ID
+	r.Array(sealedFor[:])
+	headLen := len(bundle) - r.Len()
+	sealed := r.Rest()
+	switch {
+	case r.Err() != nil:
+		return nil, fmt.Errorf("%w: %w", ErrSeal, r.Err())
+	case version != bundleV1:
+		return nil, fmt.Errorf("%w: format %d is unknown", ErrSeal, version)
+	case sealedFor != domain:
+		return nil, fmt.Errorf("%w: it is sealed for domain %s, this is %s", ErrSeal, sealedFor, domain)
+	}
+	aead, err := sealer(p, q)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSeal, err)
+	}
+	plain, err := aead.Open(nil, make([]byte, aead.NonceSize()), sealed, append([]byte(bundleLabel), bundle[:headLen]...))
+	if err != nil {
+		return nil, fmt.Errorf("%w: it was sealed on another machine, for other code, or was changed", ErrSeal)
+	}
+	return parseBundle(g, domain, plain)
+}
+
+func parseBundle(g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, error) {
+	defer clear(plain)
+	r := pack.NewReader(plain)
+	signing := secret.Copy(r.Fixed(ed25519.SeedSize))
+	versions := make([]secret.Bytes, r.Count(maxVersions, KeySize))
+	for i := range versions {
+		versions[i] = secret.Copy(r.Fixed(KeySize))
+	}
+	if err := r.Close(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSeal, err)
+	}
+	if len(versions) == 0 {
+		return nil, fmt.Errorf("%w: it holds no version", ErrSeal)
+	}
+	if !bytes.Equal(publicKey(signing), g.DomainKey) {
+		return nil, fmt.Errorf("%w: its signing key is not the one the genesis names", ErrSeal)
+	}
+	return newKeyring(domain, versions, signing)
+}
+
+// sealer returns the AEAD under a seal key. A zero key is refused: some
+// run-times return one, without an error, outside an enclave.
+func sealer(p tee.Platform, q tee.KeyRequest) (cipher.AEAD, error) {
+	key, err := p.SealKey(q)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Zero()
+	if key.Equal(secret.New(make([]byte, key.Len()))) {
+		return nil, fmt.Errorf("%w: platform %s returned a zero key", tee.ErrKeyRequest, p.Name())
+	}
+	block, err := aes.NewCipher(key.Expose())
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}

@@ -1,0 +1,87 @@
+// Package domainkey holds the DomainKey of a domain in the clear, derives the
+// keys for its purposes and keeps its sealed bundle.
+//
+// It trusts the platform's seal key and hides the DomainKey and the domain's
+// private key from everything outside the TEE.
+package domainkey
+
+import (
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+)
+
+// KeySize is the size of a DomainKey version, in bytes.
+const KeySize = 32
+
+// ErrNoVersion is returned for a DomainKey version that this TEE does not hold.
+var ErrNoVersion = errors.New("DomainKey version is not held here")
+
+// A Purpose is the label of a derived key. The DomainKey itself is never used
+// directly.
+type Purpose string
+
+// RecordWrapping derives the key that wraps sealed records.
+const RecordWrapping Purpose = "ehsm/record-wrapping/v1\x00"
+
+// Keyring is the DomainKey of one domain in all versions held, with the
+// domain's signing key. It is immutable and safe for concurrent use.
+type Keyring struct {
+	domain   genesis.ID
+	signing  secret.Bytes // Ed25519 seed
+	versions []secret.Bytes
+	derived  []secret.Bytes // record wrapping keys, one per version
+}
+
+// generate makes version 1 and a signing key for a domain whose id is not known
+// yet, as it depends on the public half.
+func generate() (versions []secret.Bytes, signing secret.Bytes) {
+	dk, seed := make([]byte, KeySize), make([]byte, ed25519.SeedSize)
+	rand.Read(dk) // never fails
+	rand.Read(seed)
+	return []secret.Bytes{secret.New(dk)}, secret.New(seed)
+}
+
+func newKeyring(domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) (*Keyring, error) {
+	k := &Keyring{domain: domain, signing: signing, versions: versions}
+	for _, dk := range versions {
+		w, err := hkdf.Expand(sha256.New, dk.Expose(), string(RecordWrapping)+string(domain[:]), KeySize)
+		if err != nil {
+			return nil, fmt.Errorf("derive the record wrapping key: %w", err)
+		}
+		k.derived = append(k.derived, secret.New(w))
+	}
+	return k, nil
+}
+
+// Domain returns the id of the domain.
+func (k *Keyring) Domain() genesis.ID { return k.domain }
+
+// Current returns the number of the version that new records are wrapped with.
+func (k *Keyring) Current() uint32 { return uint32(len(k.versions)) }
+
+// RecordWrapping returns the purpose key of a DomainKey version, 32 bytes.
+// Errors: ErrNoVersion.
+func (k *Keyring) RecordWrapping(version uint32) (secret.Bytes, error) {
+	if version == 0 || int64(version) > int64(len(k.derived)) {
+		return secret.Bytes{}, fmt.Errorf("%w: version %d", ErrNoVersion, version)
+	}
+	return k.derived[version-1], nil
+}
+
+// Sign signs message with the domain's Ed25519 key. Every message starts with a
+// label that no other use has.
+func (k *Keyring) Sign(message []byte) []byte {
+	return ed25519.Sign(ed25519.NewKeyFromSeed(k.signing.Expose()), message)
+}
+
+// publicKey returns the public half of a signing seed.
+func publicKey(seed secret.Bytes) ed25519.PublicKey {
+	return ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey)
+}

@@ -1,0 +1,235 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+	"github.com/ehsm-kms/ehsm/internal/wire/pack"
+)
+
+// State is a key state of NIST SP 800-57 Part 1 Rev. 5, section 7.
+// The zero value is invalid, so a forgotten field cannot mean "active".
+type State uint8
+
+const (
+	_             State = iota
+	PreActivation       // waiting for imported material
+	Active              // may protect and process
+	Suspended           // on hold (DisableKey); may be made active again
+	Deactivated         // may process what it already protected
+	Compromised         // may process only under an explicit policy
+	Destroyed           // material gone, metadata kept
+)
+
+// Usage is what a key may be used for.
+type Usage uint8
+
+const (
+	_              Usage = iota
+	EncryptDecrypt       // EH_KEYUSAGE_ENCRYPT_DECRYPT
+	SignVerify           // EH_KEYUSAGE_SIGN_VERIFY
+)
+
+// Origin is where a key's material comes from.
+type Origin uint8
+
+const (
+	_        Origin = iota
+	Internal        // made in the core
+	External        // imported by its owner
+)
+
+// App is a tenant. Its material is the API key's text.
+type App struct {
+	State        State // Active or Suspended
+	Exposed      bool  // the host could see the API key at enrollment
+	Created      int64 // Unix milliseconds
+	Modified     int64 // Unix milliseconds
+	Generation   uint32
+	GenerationAt int64 // Unix milliseconds of the last change of Generation, 0: never
+}
+
+// Key is a CMK without its material.
+type Key struct {
+	Spec     primitive.Spec
+	Usage    Usage
+	Origin   Origin
+	State    State
+	Created  int64 // Unix milliseconds
+	Modified int64 // Unix milliseconds
+	Expires  int64 // Unix milliseconds, 0: never
+	// Deleted is when the owner asked for deletion, in Unix milliseconds; 0: he
+	// did not. A deleted key is unusable and not listed.
+	Deleted int64
+	// Generation is the app's generation when the key was made or restored. A
+	// key of an earlier generation than its app's was deleted with all others.
+	Generation uint32
+	Primary    uint32 // number of the version that protects new data, 0: none yet
+	Versions   []Version
+}
+
+// Version is a key's statement about one of its versions.
+type Version struct {
+	Number  uint32 // 1..n, ascending
+	State   State
+	Created int64    // Unix milliseconds
+	Digest  [32]byte // commitment to the material, see VersionDigest
+}
+
+// KeyVersion is the record of one version's material.
+type KeyVersion struct {
+	Spec    primitive.Spec
+	Usage   Usage
+	Origin  Origin
+	Created int64 // Unix milliseconds
+}
+
+const (
+	appV1        = 1
+	keyV1        = 1
+	keyVersionV1 = 1
+	maxVersions  = 1000
+	versionSize  = 4 + 1 + 8 + 32
+)
+
+// Version returns the statement about a version.
+func (k *Key) Version(number uint32) (Version, bool) {
+	for _, v := range k.Versions {
+		if v.Number == number {
+			return v, true
+		}
+	}
+	return Version{}, false
+}
+
+// SealApp seals an app record with its API key.
+func SealApp(keys *domainkey.Keyring, h Header, a App, apiKey secret.Bytes) ([]byte, error) {
+	b := []byte{appV1, byte(a.State)}
+	b = pack.AppendBool(b, a.Exposed)
+	b = appendInt64s(b, a.Created, a.Modified)
+	b = binary.BigEndian.AppendUint32(b, a.Generation)
+	b = appendInt64s(b, a.GenerationAt)
+	return seal(keys, h, b, apiKey)
+}
+
+// OpenApp opens an app record. Errors: ErrOpen.
+func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, secret.Bytes, error) {
+	var a App
+	if h.ID.Type != wire.App {
+		return a, secret.Bytes{}, fmt.Errorf("%w: %s is no app", ErrOpen, h.ID)
+	}
+	attributes, apiKey, err := open(keys, h, sealed)
+	if err != nil {
+		return a, secret.Bytes{}, err
+	}
+	r := version(attributes, appV1)
+	a.State = readState(r)
+	a.Exposed = r.Bool()
+	a.Created, a.Modified = r.Int64(), r.Int64()
+	a.Generation = r.Uint32()
+	a.GenerationAt = r.Int64()
+	return a, apiKey, closed(r)
+}
+
+// SealKey seals a key record. It has no material of its own.
+func SealKey(keys *domainkey.Keyring, h Header, k Key) ([]byte, error) {
+	if len(k.Versions) > maxVersions {
+		return nil, fmt.Errorf("seal %s: %d versions, limit %d", h.ID, len(k.Versions), maxVersions)
+	}
+	b := []byte{keyV1, byte(k.Spec), byte(k.Usage), byte(k.Origin), byte(k.State)}
+	b = appendInt64s(b, k.Created, k.Modified, k.Expires, k.Deleted)
+	b = binary.BigEndian.AppendUint32(b, k.Generation)
+	b = binary.BigEndian.AppendUint32(b, k.Primary)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(k.Versions)))
+	for _, v := range k.Versions {
+		b = binary.BigEndian.AppendUint32(b, v.Number)
+		b = append(b, byte(v.State))
+		b = appendInt64s(b, v.Created)
+		b = append(b, v.Digest[:]...)
+	}
+	return seal(keys, h, b, secret.Bytes{})
+}
+
+// OpenKey opens a key record. Errors: ErrOpen.
+func OpenKey(keys *domainkey.Keyring, h Header, sealed []byte) (Key, error) {
+	var k Key
+	if h.ID.Type != wire.Key {
+		return k, fmt.Errorf("%w: %s is no key", ErrOpen, h.ID)
+	}
+	attributes, material, err := open(keys, h, sealed)
+	if err != nil {
+		return k, err
+	}
+	r := version(attributes, keyV1)
+	k.Spec, k.Usage, k.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
+	k.State = readState(r)
+	k.Created, k.Modified, k.Expires, k.Deleted = r.Int64(), r.Int64(), r.Int64(), r.Int64()
+	k.Generation, k.Primary = r.Uint32(), r.Uint32()
+	k.Versions = make([]Version, r.Count(maxVersions, versionSize))
+	for i := range k.Versions {
+		v := &k.Versions[i]
+		v.Number, v.State, v.Created = r.Uint32(), readState(r), r.Int64()
+		r.Array(v.Digest[:])
+	}
+	if material.Len() != 0 {
+		r.Fail("key record has material")
+	}
+	return k, closed(r)
+}
+
+// SealKeyVersion seals the material of one key version.
+func SealKeyVersion(keys *domainkey.Keyring, h Header, v KeyVersion, material secret.Bytes) ([]byte, error) {
+	b := []byte{keyVersionV1, byte(v.Spec), byte(v.Usage), byte(v.Origin)}
+	return seal(keys, h, appendInt64s(b, v.Created), material)
+}
+
+// OpenKeyVersion opens a key version. Errors: ErrOpen.
+func OpenKeyVersion(keys *domainkey.Keyring, h Header, sealed []byte) (KeyVersion, secret.Bytes, error) {
+	var v KeyVersion
+	if h.ID.Type != wire.KeyVersion {
+		return v, secret.Bytes{}, fmt.Errorf("%w: %s is no key version", ErrOpen, h.ID)
+	}
+	attributes, material, err := open(keys, h, sealed)
+	if err != nil {
+		return v, secret.Bytes{}, err
+	}
+	r := version(attributes, keyVersionV1)
+	v.Spec, v.Usage, v.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
+	v.Created = r.Int64()
+	return v, material, closed(r)
+}
+
+func appendInt64s(dst []byte, values ...int64) []byte {
+	for _, v := range values {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(v))
+	}
+	return dst
+}
+
+// version starts to read attributes of a known layout.
+func version(attributes []byte, want uint8) *pack.Reader {
+	r := pack.NewReader(attributes)
+	if v := r.Uint8(); r.Err() == nil && v != want {
+		r.Fail("attribute layout %d is unknown", v)
+	}
+	return r
+}
+
+func readState(r *pack.Reader) State {
+	s := State(r.Uint8())
+	if r.Err() == nil && (s < PreActivation || s > Destroyed) {
+		r.Fail("state %d is unknown", s)
+	}
+	return s
+}
+
+func closed(r *pack.Reader) error {
+	if err := r.Close(); err != nil {
+		return fmt.Errorf("%w: %w", ErrOpen, err)
+	}
+	return nil
+}
