@@ -1,0 +1,66 @@
+// Package api is the vocabulary of the native API: names of actions and of
+// their values, the members of requests and results, error codes and texts, and
+// the signature of replies. It imports the standard library only and does no
+// I/O; package canon beside it reads requests and renders what they are signed
+// over, package ehsm in client/ehsm speaks the API.
+//
+// Members of type []byte travel as standard base64 with padding. Times are
+// Unix milliseconds.
+package api
+
+import "encoding/json"
+
+// The actions, as in the query parameter ActionParam. Names are exact, letter
+// case included. Enroll and GetVersion are GET requests without a body, all others
+// are POST requests with a signed Request.
+const (
+	CreateKey                       = "CreateKey"
+	Encrypt                         = "Encrypt"
+	Decrypt                         = "Decrypt"
+	GenerateDataKey                 = "GenerateDataKey"
+	GenerateDataKeyWithoutPlaintext = "GenerateDataKeyWithoutPlaintext"
+
+	ListKey      = "ListKey"
+	EnableKey    = "EnableKey"
+	DisableKey   = "DisableKey"
+	DeleteKey    = "DeleteKey"
+	DeleteAllKey = "DeleteAllKey"
+
+	GetVersion = "GetVersion"
+	Enroll     = "Enroll"
+)
+
+// Path is where every action is served, with and without a trailing slash.
+const Path = "/ehsm"
+
+// ActionParam is the query parameter that names the action.
+const ActionParam = "Action"
+
+// ActionMember is the member of a payload that repeats the action, so that the
+// signature covers it. If present it must equal the query parameter.
+const ActionMember = "action"
+
+// MaxNonce is the longest nonce of a request, in UTF-16 code units.
+const MaxNonce = 64
+
+// Request is the signed envelope of a request. Sign is the standard base64 of
+// HMAC-SHA-256 under the API key's text over the canonical string of the other
+// members; see package canon.
+type Request struct {
+	AppID     string          `json:"appid"`
+	Nonce     string          `json:"nonce,omitempty"`
+	Payload   json.RawMessage `json:"payload,omitempty"`
+	Timestamp string          `json:"timestamp"` // Unix milliseconds, exactly 13 digits
+	Sign      string          `json:"sign"`
+}
+
+// Reply is the envelope of every reply, whose HTTP status is always 200. T is
+// the result of the action; on errors it is an empty object.
+type Reply[T any] struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Result  T      `json:"result"`
+}
+
+// Empty is the result, or the payload, of actions that have none.
+type Empty struct{}

@@ -1,0 +1,65 @@
+package api
+
+import "fmt"
+
+// Codes of an envelope. The HTTP status is 200 with every one of them.
+const (
+	CodeOK          = 200
+	CodeInvalid     = 400 // the request is wrong, or wrong for the state of what it names
+	CodeUnknown     = 404 // no such action
+	CodeOverloaded  = 429 // try again later
+	CodeServerError = 500
+)
+
+// Texts of refusals that callers act on. They are fixed by the clients that
+// exist, odd spelling included. A failed validation has a text of its own that
+// names the member.
+const (
+	MessageMissing          = "Missing required parameters"
+	MessageParamType        = "param type error"
+	MessageNonceLength      = "Nonce length error"
+	MessageTimestampLength  = "Timestamp length error"
+	MessageTimestamp        = "Timestamp error" // the clocks differ by 10 minutes or more
+	MessageSign             = "sign error"      // wrong signature or unknown appid
+	MessageReplay           = "Timestamp can't be repeated in 20 minutes"
+	MessageInvalidJSON      = "Invalid JSON"
+	MessageTooLarge         = "Request body too large."
+	MessageUnknownAction    = "API Not Found"
+	MessageTooMany          = "Too many requests."
+	MessageKeyUnknown       = "keyid error"         // unknown or another tenant's
+	MessageKeyNotFound      = "not find this keyid" // the same, of EnableKey and DisableKey
+	MessageKeyDisabled      = "keyid is disabled"
+	MessageKeyExpired       = "keyid expire"
+	MessageDecryptionFailed = "Decryption failed, Please confirm that your parameters are correct."
+	MessageEnrollFailed     = "enroll user info failed"
+	MessageException        = "Server exception."
+	MessageInternal         = "Server internal error, please contact the administrator."
+)
+
+// Error is a refusal by the service. Message is meant for the caller; it carries
+// no key material.
+type Error struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+// Error returns the message and the code. The message is quoted unless it is
+// printable, because it may come from a host that nobody vouches for.
+func (e *Error) Error() string {
+	if len(e.Message) > maxShown || !printable(e.Message) {
+		return fmt.Sprintf("%.*q (code %d)", maxShown, e.Message, e.Code)
+	}
+	return fmt.Sprintf("%s (code %d)", e.Message, e.Code)
+}
+
+const maxShown = 256 // bytes of a message in an error text
+
+// printable reports whether s can be shown on a terminal as it is.
+func printable(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,73 @@
+package api
+
+// KeySpec names the algorithm and size of a key.
+type KeySpec string
+
+// The key specs. Only the AES and SM4 specs encrypt symmetrically and make data
+// keys.
+const (
+	AESGCM128 KeySpec = "EH_AES_GCM_128"
+	AESGCM192 KeySpec = "EH_AES_GCM_192"
+	AESGCM256 KeySpec = "EH_AES_GCM_256"
+	SM4CTR    KeySpec = "EH_SM4_CTR"
+	SM4CBC    KeySpec = "EH_SM4_CBC"
+	RSA2048   KeySpec = "EH_RSA_2048"
+	RSA3072   KeySpec = "EH_RSA_3072"
+	RSA4096   KeySpec = "EH_RSA_4096"
+	ECP224    KeySpec = "EH_EC_P224"
+	ECP256    KeySpec = "EH_EC_P256"
+	ECP256K   KeySpec = "EH_EC_P256K" // secp256k1
+	ECP384    KeySpec = "EH_EC_P384"
+	ECP521    KeySpec = "EH_EC_P521"
+	SM2       KeySpec = "EH_SM2"
+	HMAC      KeySpec = "EH_HMAC" // HMAC-SHA-256 with 32 random bytes
+)
+
+// KeySpecs returns all key specs in the order of the documentation, the
+// symmetric ciphers first.
+func KeySpecs() []KeySpec {
+	return []KeySpec{
+		AESGCM128, AESGCM192, AESGCM256, SM4CTR, SM4CBC,
+		RSA2048, RSA3072, RSA4096,
+		ECP224, ECP256, ECP256K, ECP384, ECP521, SM2, HMAC,
+	}
+}
+
+// Origin says who makes the material of a key.
+type Origin string
+
+// The origins of key material.
+const (
+	InternalKey Origin = "EH_INTERNAL_KEY" // random, made in the core
+	ExternalKey Origin = "EH_EXTERNAL_KEY" // imported by the owner later
+)
+
+// KeyUsage says what a key may be used for. The core enforces it.
+type KeyUsage string
+
+// The usages of a key.
+const (
+	EncryptDecrypt KeyUsage = "EH_KEYUSAGE_ENCRYPT_DECRYPT"
+	SignVerify     KeyUsage = "EH_KEYUSAGE_SIGN_VERIFY"
+)
+
+// KeyState says whether a key is usable.
+type KeyState int
+
+// The states that listings show.
+const (
+	Disabled KeyState = 0
+	Enabled  KeyState = 1
+)
+
+// String returns "enabled" or "disabled".
+func (s KeyState) String() string {
+	if s == Enabled {
+		return "enabled"
+	}
+	return "disabled"
+}
+
+// NeverExpires is the ExpireTime of a key that does not expire: the end of the
+// year 9999 in Unix milliseconds.
+const NeverExpires int64 = 253402300799000
