@@ -1,0 +1,6 @@
+//go:build !race
+
+package canon
+
+// differentialCases is how many random texts each comparison makes.
+const differentialCases = 8000
