@@ -80,7 +80,7 @@ func BenchmarkHostile(b *testing.B) {
 		{"unsorted", `{"payload":{` + unsorted.String()[1:] + "}}"},
 		{"numbers", `{"payload":[` + strings.Repeat("4e-320,", MaxDecimals/6) + strings.Repeat("999999999999999,", 6000) + "1]}"},
 		{"escapes", object(`"":"\ud800"`)},
-		{"digits", `{"payload":[` + strings.Repeat("4."+strings.Repeat("9", 400)+"e-320,", 10) + "1]}"},
+		{"digits", `{"payload":[` + strings.Repeat("4."+strings.Repeat("9", 400)+"e-320,", 2) + "1]}"},
 	} {
 		b.Run(bb.name, func(b *testing.B) { benchmark(b, bb.text) })
 	}
