@@ -1,0 +1,85 @@
+// Package store is the vocabulary of the manager's record store: what every
+// implementation takes, returns and refuses. The store is outside the trust
+// boundary. It keeps sealed records by their name and revision and cannot open
+// them; nothing here is secret.
+//
+// Implementations: package sqlite. Their common tests: package storetest. The
+// interfaces are declared by the packages that use a store.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Errors a caller branches on. After each of them nothing of the change is
+// stored.
+var (
+	// ErrConflict says that the store did not hold the revision a write
+	// expected.
+	ErrConflict = errors.New("another revision is stored")
+	// ErrReplayed says that the store already had the replay entry. It wins
+	// over ErrConflict: a request sent twice usually meets both.
+	ErrReplayed = errors.New("replay entry is already stored")
+	// ErrClosed says that the store was closed before it took the call.
+	ErrClosed = errors.New("store is closed")
+	// ErrInvalid says that a change or a query breaks the rules of this
+	// package, such as a revision that does not grow. It is a bug of the
+	// caller.
+	ErrInvalid = errors.New("invalid")
+)
+
+// A Row is one stored record.
+type Row struct {
+	ID       wire.RecordID
+	Revision uint64   // 0: the store has no such record, the rest is empty
+	Tag      wire.Tag // the last 16 bytes of Sealed
+	Primary  uint32   // of a key: the version to send along with it
+	Hidden   bool     // left out of listings
+	Sealed   []byte   // owned by the receiver
+}
+
+// A Change is stored as a whole or not at all.
+type Change struct {
+	Writes []wire.Write // in order; a later one may build on an earlier one
+	Replay *wire.Replay // nil if there is no entry to store
+}
+
+// MaxRevision is the highest revision a store keeps: databases count in signed
+// 64-bit integers.
+const MaxRevision = math.MaxInt64
+
+// Check reports whether every write of c can be stored at all: a known record
+// type, a revision above the expected one and at most MaxRevision, a sealed
+// record of 16 to wire.MaxRecord bytes, and at most wire.MaxWrites writes. The
+// error wraps ErrInvalid. A change without writes and replay entry is valid.
+func (c Change) Check() error {
+	if len(c.Writes) > wire.MaxWrites {
+		return fmt.Errorf("%w: change of %d writes, limit %d", ErrInvalid, len(c.Writes), wire.MaxWrites)
+	}
+	for _, w := range c.Writes {
+		if err := check(w); err != nil {
+			return fmt.Errorf("%w: write of %s: %w", ErrInvalid, w.ID, err)
+		}
+	}
+	return nil
+}
+
+func check(w wire.Write) error {
+	switch {
+	case w.ID.Type < wire.App || w.ID.Type > wire.KeyVersion:
+		return errors.New("record type is unknown")
+	case w.Revision <= w.Expected:
+		return fmt.Errorf("revision %d is not above the expected %d", w.Revision, w.Expected)
+	case w.Revision > MaxRevision:
+		return fmt.Errorf("revision %d is above %d", w.Revision, uint64(MaxRevision))
+	case len(w.Sealed) < len(wire.Tag{}) || len(w.Sealed) > wire.MaxRecord:
+		return fmt.Errorf("got %d sealed bytes, want %d to %d", len(w.Sealed), len(wire.Tag{}), wire.MaxRecord)
+	case w.Sweep && w.ID.Type != wire.App:
+		return errors.New("a sweep is due only to an app")
+	}
+	return nil
+}

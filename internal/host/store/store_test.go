@@ -1,0 +1,62 @@
+package store_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+func TestCheck(t *testing.T) {
+	sealed := make([]byte, 16)
+	good := wire.Write{ID: wire.RecordID{Type: wire.Key}, Expected: 1, Revision: 2, Sealed: sealed}
+	with := func(f func(*wire.Write)) []wire.Write {
+		w := good
+		f(&w)
+		return []wire.Write{good, w}
+	}
+	for _, tt := range []struct {
+		name   string
+		writes []wire.Write
+		want   string // part of the error, "" if there is none
+	}{
+		{"nothing", nil, ""},
+		{"an update", []wire.Write{good}, ""},
+		{"a skipped revision", with(func(w *wire.Write) { w.Revision = 9 }), ""},
+		{"highest revision", with(func(w *wire.Write) { w.Revision = store.MaxRevision }), ""},
+		{"longest record", with(func(w *wire.Write) { w.Sealed = make([]byte, wire.MaxRecord) }), ""},
+		{"most writes", make512(good), ""},
+		{"sweep of an app", with(func(w *wire.Write) { w.ID.Type, w.Sweep = wire.App, true }), ""},
+		{"no type", with(func(w *wire.Write) { w.ID.Type = 0 }), "record type is unknown"},
+		{"unknown type", with(func(w *wire.Write) { w.ID.Type = 4 }), "record type is unknown"},
+		{"revision zero", with(func(w *wire.Write) { w.Expected, w.Revision = 0, 0 }), "revision 0 is not above"},
+		{"same revision", with(func(w *wire.Write) { w.Revision = 1 }), "revision 1 is not above the expected 1"},
+		{"older revision", with(func(w *wire.Write) { w.Expected = 3 }), "revision 2 is not above the expected 3"},
+		{"revision too high", with(func(w *wire.Write) { w.Revision = store.MaxRevision + 1 }), "is above 9223372036854775807"},
+		{"no bytes", with(func(w *wire.Write) { w.Sealed = nil }), "got 0 sealed bytes, want 16 to 65536"},
+		{"too few bytes", with(func(w *wire.Write) { w.Sealed = sealed[1:] }), "got 15 sealed bytes"},
+		{"too many bytes", with(func(w *wire.Write) { w.Sealed = make([]byte, wire.MaxRecord+1) }), "got 65537 sealed bytes"},
+		{"too many writes", append(make512(good), good), "change of 513 writes, limit 512"},
+		{"sweep of a key", with(func(w *wire.Write) { w.Sweep = true }), "a sweep is due only to an app"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := store.Change{Writes: tt.writes}.Check()
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("Check: got %v, want no error", err)
+			case tt.want != "" && (!errors.Is(err, store.ErrInvalid) || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("Check: got %v, want ErrInvalid with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func make512(w wire.Write) []wire.Write {
+	ws := make([]wire.Write, wire.MaxWrites)
+	for i := range ws {
+		ws[i] = w
+	}
+	return ws
+}
