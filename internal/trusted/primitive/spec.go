@@ -1,11 +1,6 @@
 package primitive
 
-import (
-	"crypto/rand"
-	"fmt"
-
-	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
-)
+import "fmt"
 
 // Spec is a key spec. The numbers are persisted in sealed headers and bound
 // into derivations, so they never change. The zero value is invalid.
@@ -117,15 +112,4 @@ func (s Spec) MaterialLen() int {
 		return 0
 	}
 	return specs[s].material
-}
-
-// NewMaterial draws fresh key material for s: MaterialLen random bytes. It
-// returns ErrUsage for specs without raw material.
-func NewMaterial(s Spec) (secret.Bytes, error) {
-	if s.MaterialLen() == 0 {
-		return secret.Bytes{}, fmt.Errorf("new material of %s: %w", s, ErrUsage)
-	}
-	b := make([]byte, s.MaterialLen())
-	rand.Read(b)
-	return secret.New(b), nil
 }

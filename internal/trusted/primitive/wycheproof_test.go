@@ -13,7 +13,7 @@ import (
 // github.com/c2sp/wycheproof, pinned in go.mod.
 
 // vectors reads one Wycheproof file whose groups decode into G.
-func vectors[G any](t *testing.T, file string) []G {
+func vectors[G any](t testing.TB, file string) []G {
 	t.Helper()
 	raw, err := fs.ReadFile(wycheproof.TestVectors, file)
 	if err != nil {
@@ -64,6 +64,30 @@ func TestWycheproofAESGCM(t *testing.T) {
 			sealed, err := sealGCM(nil, v.Key, v.IV, v.Msg, v.AAD)
 			if err != nil || v.Result == "valid" && !bytes.Equal(sealed, body) {
 				t.Errorf("%d: seal: got %x, %v, want %x", v.TCID, sealed, err, body)
+			}
+		}
+	}
+	count.check(t, file)
+}
+
+func TestWycheproofHMAC(t *testing.T) {
+	type group struct {
+		TagSize int
+		Tests   []struct {
+			TCID          int
+			Key, Msg, Tag hexBytes
+			Result        string
+		}
+	}
+	const file = "hmac_sha256_test.json"
+	count := tally{}
+	for _, g := range vectors[group](t, file) {
+		for _, v := range g.Tests {
+			count[v.Result]++
+			// We never truncate; the vectors with short tags are compared by prefix.
+			got := hmacSHA256(v.Key, v.Msg)[:g.TagSize/8]
+			if bytes.Equal(got, v.Tag) != (v.Result == "valid") {
+				t.Errorf("%d: got %x, want it to be %s against %x", v.TCID, got, v.Result, v.Tag)
 			}
 		}
 	}
