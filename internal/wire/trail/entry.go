@@ -152,6 +152,16 @@ func Parse(b []byte) (Entry, error) {
 	return e, nil
 }
 
+// Peek reads the instance and the sequence number of an encoded entry, and does
+// not look at the rest. It reports false for what no entry begins with.
+func Peek(b []byte) (instance wire.UUID, sequence uint64, ok bool) {
+	if len(b) < headSize || b[0] != formatV1 {
+		return instance, 0, false
+	}
+	copy(instance[:], b[headSize-len(instance):])
+	return instance, binary.BigEndian.Uint64(b[2:]), true
+}
+
 func parseFields(r *pack.Reader, e *Entry) {
 	switch e.Kind {
 	case Start:
