@@ -104,13 +104,17 @@ func parseBundle(g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, 
 }
 
 // sealer returns the AEAD under a seal key. A zero key is refused: some
-// run-times return one, without an error, outside an enclave.
+// run-times return one, without an error, outside an enclave. So is one of
+// another size, which would quietly choose another strength of AES.
 func sealer(p tee.Platform, q tee.KeyRequest) (cipher.AEAD, error) {
 	key, err := p.SealKey(q)
 	if err != nil {
 		return nil, err
 	}
 	defer key.Zero()
+	if key.Len() != KeySize {
+		return nil, fmt.Errorf("%w: platform %s returned %d bytes, want %d", tee.ErrKeyRequest, p.Name(), key.Len(), KeySize)
+	}
 	if key.Equal(secret.New(make([]byte, key.Len()))) {
 		return nil, fmt.Errorf("%w: platform %s returned a zero key", tee.ErrKeyRequest, p.Name())
 	}

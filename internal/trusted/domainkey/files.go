@@ -3,6 +3,7 @@ package domainkey
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,19 +19,23 @@ const (
 	BundleFile  = "domainkey.sealed"
 )
 
-// ErrSimulated is returned where a simulated platform meets a domain that does
-// not allow it.
+// ErrSimulated is returned where a platform that protects nothing meets a domain
+// that does not allow it: a simulated one, or a TEE in debug mode.
 var ErrSimulated = errors.New("this domain does not allow simulated platforms")
 
 // Create makes a domain of a single node in dir, which must not exist: its
 // DomainKey, its signing key, the sealed bundle and the genesis, whose format,
 // creation time and domain key it fills in.
 func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error {
-	if p.Simulated() && !g.AllowSim {
-		return ErrSimulated
+	dir = filepath.Clean(dir) // "domain/" would be its own parent
+	if err := admit(p, g); err != nil {
+		return err
 	}
-	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+	switch _, err := os.Lstat(dir); {
+	case err == nil:
 		return fmt.Errorf("create a domain in %s: it exists already", dir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("create a domain: %w", err)
 	}
 	versions, signing := generate()
 	g.Format, g.Created, g.DomainKey = genesis.Format, now.UTC().Truncate(time.Second), publicKey(signing)
@@ -47,6 +52,20 @@ func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error 
 		return err
 	}
 	return writeDomain(dir, map[string][]byte{GenesisFile: encoded, BundleFile: bundle})
+}
+
+// admit refuses a platform whose keys the host can read where the domain asks
+// for better.
+func admit(p tee.Platform, g genesis.Genesis) error {
+	switch {
+	case g.AllowSim:
+		return nil
+	case p.Simulated():
+		return ErrSimulated
+	case p.Identity().Debug:
+		return fmt.Errorf("%w, nor TEEs in debug mode", ErrSimulated)
+	}
+	return nil
 }
 
 // writeDomain writes all files or none: they appear with the rename of their
@@ -94,16 +113,17 @@ func syncDir(path string) error {
 }
 
 // Open opens the domain in dir. It never makes a new key: a missing, foreign or
-// damaged file is an error. Errors: ErrSeal, ErrSimulated, genesis.ErrInvalid.
+// damaged file is an error. Errors: ErrSeal, ErrSimulated, genesis.ErrInvalid,
+// fs.ErrNotExist for a missing file.
 func Open(dir string, p tee.Platform) (*Keyring, genesis.Genesis, error) {
 	g, domain, err := readGenesis(dir)
 	if err != nil {
 		return nil, g, err
 	}
-	if p.Simulated() && !g.AllowSim {
-		return nil, g, ErrSimulated
+	if err := admit(p, g); err != nil {
+		return nil, g, err
 	}
-	bundle, err := os.ReadFile(filepath.Join(dir, BundleFile))
+	bundle, err := readLimited(filepath.Join(dir, BundleFile))
 	if err != nil {
 		return nil, g, fmt.Errorf("%w: restore %s from a backup of this machine: %w", ErrSeal, BundleFile, err)
 	}
@@ -116,7 +136,7 @@ func Open(dir string, p tee.Platform) (*Keyring, genesis.Genesis, error) {
 
 func readGenesis(dir string) (genesis.Genesis, genesis.ID, error) {
 	path := filepath.Join(dir, GenesisFile)
-	b, err := os.ReadFile(path)
+	b, err := readLimited(path)
 	if err != nil {
 		return genesis.Genesis{}, genesis.ID{}, fmt.Errorf("read the genesis: %w", err)
 	}
@@ -125,4 +145,15 @@ func readGenesis(dir string) (genesis.Genesis, genesis.ID, error) {
 		return g, id, fmt.Errorf("read %s: %w", path, err)
 	}
 	return g, id, nil
+}
+
+// readLimited reads a file of the host's into memory, and no more of it than
+// shows that it is too long.
+func readLimited(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxBundle+1))
 }
