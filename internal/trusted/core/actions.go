@@ -1,0 +1,122 @@
+package core
+
+import (
+	"errors"
+
+	"github.com/ehsm-kms/ehsm/api/canon"
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// action is one row of the API.
+type action struct {
+	name          string
+	cryptographic bool // a missing payload is a missing parameter
+	mutates       bool // changes state: strict payload, shared replay entry, durable audit
+	discloses     bool // hands out a stored secret: durable audit
+	members       []member
+	run           func(*request) (result, error)
+	storage       string // message when the store fails, "" for the general one
+}
+
+// storageError is the refusal of an action whose writes were not stored.
+func (a *action) storageError() *refusal {
+	if a.storage == "" {
+		return errInternal("not stored")
+	}
+	return bad(a.storage, "not stored")
+}
+
+// actions is the whole signed API on one screen. Members are checked in the
+// order they stand here.
+func actions() map[string]*action {
+	keyid := keyIDMember("keyid")
+	aad := base64Member("aad", maxBase64).opt()
+	table := []*action{
+		{name: "CreateKey", cryptographic: true, mutates: true, run: (*request).createKey, storage: "create cmk failed", members: []member{
+			{name: "keyspec", also: []string{"Keyspec"}, kind: kindName, names: primitive.SpecNames()},
+			{name: "origin", kind: kindName, names: []string{originInternal, originExternal}},
+			// A missing or wrong usage is not a validation error: createKey refuses it.
+			{name: "keyusage", kind: kindAny, optional: true},
+		}},
+		{name: "Encrypt", cryptographic: true, run: (*request).encrypt, members: []member{
+			keyid, base64Member("plaintext", maxBase64), aad}},
+		{name: "Decrypt", cryptographic: true, run: (*request).decrypt, members: []member{
+			keyid, base64Member("ciphertext", maxCiphertextText), aad}},
+		{name: "GenerateDataKey", cryptographic: true, run: (*request).generateDataKey, members: []member{
+			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
+		{name: "GenerateDataKeyWithoutPlaintext", cryptographic: true, run: (*request).generateDataKeyBlind, members: []member{
+			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
+		{name: "ListKey", run: (*request).listKey},
+		{name: "EnableKey", mutates: true, run: (*request).enableKey, storage: "enableKey failed", members: []member{keyid}},
+		{name: "DisableKey", mutates: true, run: (*request).disableKey, storage: "disableKey failed", members: []member{keyid}},
+		{name: "DeleteKey", mutates: true, run: (*request).deleteKey, storage: "deleteKey failed", members: []member{keyid}},
+		{name: "DeleteAllKey", mutates: true, run: (*request).deleteAllKey, storage: "deleteALLKey failed"},
+		// Refused like any unknown action, but only after the signature.
+	}
+	byName := make(map[string]*action, len(table)+1)
+	for _, a := range table {
+		byName[a.name] = a
+	}
+	byName["DeleteALLKey"] = byName["DeleteAllKey"] // the documented spelling
+	return byName
+}
+
+// execute runs a call to its result, a refusal or a needError.
+func (x *request) execute() (result, error) {
+	if x.call.Get {
+		switch x.call.Action {
+		case "GetVersion":
+			return x.getVersion()
+		case "Enroll":
+			return x.enroll()
+		}
+	}
+	x.action = x.core.actions[x.call.Action]
+	v, err := x.authenticate()
+	if err != nil {
+		return result{}, err
+	}
+	if x.action == nil || x.call.Get {
+		return result{}, errAPI()
+	}
+	if x.payload, err = validate(v, x.action.members, x.action.mutates); err != nil {
+		return result{}, err
+	}
+	res, err := x.action.run(x)
+	if err != nil {
+		return res, err
+	}
+	if x.action.mutates || x.fitsMutation(v) { // check: shared-replay
+		x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.window}
+	}
+	return res, nil
+}
+
+// fitsMutation reports whether the body would also pass as a state-changing
+// action. The action is not signed by old clients, so such a body must be
+// usable only once on all nodes, whatever it was used for.
+func (x *request) fitsMutation(v canon.Value) bool {
+	if v.Get(memberAction).Kind() != canon.Absent {
+		return false
+	}
+	for _, a := range x.core.actions {
+		if a.mutates && (v.Kind() == canon.Object || !a.cryptographic) {
+			if _, err := validate(v, a.members, true); err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// notRefusal passes refusals and needs on, and makes anything else the
+// contract's answer to a failed operation.
+func notRefusal(err error, reason string) error {
+	var r *refusal
+	var n *needError
+	if errors.As(err, &r) || errors.As(err, &n) {
+		return err
+	}
+	return errServer(reason)
+}

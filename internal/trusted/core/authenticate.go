@@ -1,0 +1,137 @@
+package core
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+
+	"github.com/ehsm-kms/ehsm/api/canon"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+const (
+	maxNonce    = 64 // UTF-16 units
+	stampDigits = 13
+)
+
+// envelope is the part of a request that is checked before its payload.
+type envelope struct {
+	body      canon.Value
+	appID     string
+	sign      string
+	timestamp int64 // Unix milliseconds
+	hasNonce  bool
+}
+
+// parseEnvelope checks what can be checked without a key, in the contract's
+// order.
+func (x *request) parseEnvelope() (e envelope, err error) {
+	if len(x.call.Body) == 0 {
+		return e, errMissing()
+	}
+	if e.body, err = canon.Parse(x.call.Body); err != nil {
+		return e, errJSON()
+	}
+	appid, stamp, sign := e.body.Get("appid"), e.body.Get("timestamp"), e.body.Get("sign")
+	nonce, payload := e.body.Get("nonce"), e.body.Get("payload")
+	noPayload := payload.Kind() == canon.Absent || payload.Kind() == canon.Null
+	noNonce := nonce.Kind() == canon.Absent || nonce.Kind() == canon.Null
+	switch {
+	case empty(appid) || empty(stamp) || empty(sign):
+		return e, errMissing()
+	case noPayload && x.action != nil && x.action.cryptographic:
+		return e, errMissing()
+	case appid.Kind() != canon.String || stamp.Kind() != canon.String || sign.Kind() != canon.String:
+		return e, errType()
+	case !noNonce && nonce.Kind() != canon.String || !noPayload && payload.Kind() != canon.Object:
+		return e, errType()
+	case canon.UTF16Len(nonce.Text()) > maxNonce:
+		return e, errNonce()
+	case canon.UTF16Len(stamp.Text()) != stampDigits:
+		return e, errStampLength()
+	}
+	e.appID, e.sign, e.hasNonce = appid.Text(), sign.Text(), nonce.Text() != ""
+	t, err := strconv.ParseUint(stamp.Text(), 10, 63)
+	if err != nil {
+		return e, errStamp()
+	}
+	e.timestamp = int64(t)
+	if d := x.millis() - e.timestamp; d >= x.core.window || -d >= x.core.window { // check: window
+		return e, errStamp()
+	}
+	return e, nil
+}
+
+// authenticate decides who sent the request. Afterwards x has the tenant, and
+// the returned payload holds only what the signature covers.
+func (x *request) authenticate() (canon.Value, error) {
+	e, err := x.parseEnvelope()
+	if err != nil {
+		return canon.Value{}, err
+	}
+	app := x.core.stranger
+	var entry *cached[*openApp]
+	tenant, idErr := wire.ParseUUID(e.appID)
+	if idErr == nil {
+		if entry, err = x.loadApp(tenant); err != nil {
+			return canon.Value{}, err
+		}
+		if entry != nil {
+			app = entry.value
+		}
+	}
+	form, ok := x.verify(app, &e)
+	if !ok || entry == nil { // check: signature
+		return canon.Value{}, errSign()
+	}
+	if app.State != record.Active { // check: app-state
+		return canon.Value{}, errSign()
+	}
+	x.timestamp, x.hasNonce = e.timestamp, e.hasNonce
+	payload := e.body.Covered(form).Get("payload")
+	if named := payload.Get(memberAction); named.Kind() != canon.Absent && named.Text() != x.call.Action { // check: action
+		return canon.Value{}, errSign()
+	}
+	x.tenant, x.app, x.authenticated = tenant, entry, true
+	return payload, x.admit()
+}
+
+// verify checks the signature under all accepted forms and returns the one that
+// matches.
+func (x *request) verify(app *openApp, e *envelope) (canon.Form, bool) {
+	var sent [sha256.Size + 1]byte
+	n, err := base64.StdEncoding.Strict().Decode(sent[:], []byte(cut(e.sign, base64.StdEncoding.EncodedLen(sha256.Size))))
+	wellFormed := err == nil && n == sha256.Size && len(e.sign) == base64.StdEncoding.EncodedLen(sha256.Size)
+	buf, _ := x.core.buffers.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	defer x.core.buffers.Put(buf)
+	for form := range e.body.Forms() {
+		*buf = e.body.AppendCanonical((*buf)[:0], form)
+		x.mac = app.requests.sum(*buf)
+		if hmac.Equal(x.mac[:], sent[:sha256.Size]) && wellFormed {
+			return form, true
+		}
+	}
+	return 0, false
+}
+
+func cut(s string, n int) string { return s[:min(len(s), n)] }
+
+// admit lets each signed content through once.
+func (x *request) admit() error {
+	switch x.core.replays.admit(x.tenant, x.tag(), x.timestamp, x.millis()) {
+	case admitted:
+		x.admitted = true
+		return nil
+	case replayed:
+		return errReplay()
+	case tooOld:
+		return errStamp()
+	default:
+		return errTooMany()
+	}
+}

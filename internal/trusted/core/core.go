@@ -1,0 +1,289 @@
+// Package core is the trusted service: it alone holds keys, decides who may use
+// them, and does the cryptography.
+//
+// It is a function of the messages it is handed (package wire) and does no I/O.
+// It trusts the DomainKey it is given and nothing of what the host sends: every
+// request is authenticated against a credential in a genuine app record, every
+// record is opened under the DomainKey and must be the one named, and no state
+// older than one it has seen is accepted. It hides key material, API keys and
+// plaintexts from the host, save where a reply's purpose is to carry them.
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/audit"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/trail"
+)
+
+// Limits bounds what the core keeps in memory. They are sizes, not security
+// settings, so the host may choose them; zero fields take their defaults and
+// values are clamped to what is safe.
+type Limits struct {
+	Apps             int // opened app records; default 16384
+	Keys             int // opened key records, and as many opened key versions; default 65536
+	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
+	Replays          int // requests remembered in total; default 2,097,152
+	Seen             int // changed records whose newest revision is remembered; default 262144
+	Pending          int // answers whose writes are being stored; default 4096
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(v *int, least, normal int) {
+		if *v == 0 {
+			*v = normal
+		}
+		*v = max(*v, least)
+	}
+	set(&l.Apps, 16, 16384)
+	set(&l.Keys, 16, 65536)
+	set(&l.ReplaysPerTenant, 1024, 3<<19)
+	set(&l.Replays, 1024, 2<<20)
+	set(&l.Seen, 1024, 262144)
+	set(&l.Pending, 16, 4096)
+	return l
+}
+
+// Config is what a core is made of.
+type Config struct {
+	Platform tee.Platform
+	Keys     *domainkey.Keyring
+	Genesis  genesis.Genesis
+	Limits   Limits
+	Version  string           // of the program, shown by GetVersion
+	GitSHA   string           // commit, shown by GetVersion
+	Clock    func() time.Time // the host's clock; nil: time.Now
+}
+
+// Core implements wire.Core in-process.
+type Core struct {
+	keys    *domainkey.Keyring
+	genesis genesis.Genesis
+	info    wire.Info
+	window  int64 // milliseconds
+	clock   *clock
+	chain   *audit.Chain
+	actions map[string]*action
+
+	seen     *seen
+	replays  *replays
+	pending  *pending
+	apps     *cache[*openApp]
+	cmks     *cache[record.Key]
+	versions *cache[*openVersion]
+	stranger *openApp // stands in for unknown tenants, so that they cost the same
+	buffers  sync.Pool
+}
+
+// New starts a core. It is a new instance, with an audit chain of its own.
+func New(cfg Config) (*Core, error) {
+	if cfg.Platform.Simulated() && !cfg.Genesis.AllowSim {
+		return nil, domainkey.ErrSimulated
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	l := cfg.Limits.withDefaults()
+	window := cfg.Genesis.Window().Milliseconds()
+	c := &Core{
+		keys: cfg.Keys, genesis: cfg.Genesis, window: window,
+		clock:    newClock(cfg.Clock, cfg.Genesis.Created),
+		seen:     newSeen(l.Seen),
+		replays:  newReplays(l.ReplaysPerTenant, l.Replays, window),
+		pending:  newPending(l.Pending),
+		apps:     newCache[*openApp](l.Apps),
+		cmks:     newCache[record.Key](l.Keys),
+		versions: newCache[*openVersion](l.Keys),
+	}
+	c.actions = actions()
+	var err error
+	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
+		return nil, err
+	}
+	noKey := make([]byte, apiKeyLen)
+	rand.Read(noKey) // never fails
+	if c.stranger, err = newOpenApp(record.App{}, secret.New(noKey)); err != nil {
+		return nil, err
+	}
+	c.info = wire.Info{
+		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
+		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
+		Simulated: cfg.Platform.Simulated(), OpenEnrollment: cfg.Genesis.OpenEnrollment,
+	}
+	return c, nil
+}
+
+// Info implements wire.Core.
+func (c *Core) Info(context.Context) (wire.Info, error) { return c.info, nil }
+
+// Checkpoint implements wire.Core. It also drops what has expired.
+func (c *Core) Checkpoint(context.Context) (*wire.Answer, error) {
+	now := c.clock.micros()
+	c.replays.expire(now / 1000)
+	c.pending.expire(now, func(x *request) { x.takeBack() })
+	return &wire.Answer{Kind: wire.Final, Audit: c.chain.Checkpoint(now)}, nil
+}
+
+// ErrLimit is returned for a message that is over a limit of package wire.
+var ErrLimit = errors.New("message is over a limit")
+
+// Call implements wire.Core.
+func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
+	if len(call.Records) > wire.MaxRecords || len(call.Listing) > wire.MaxList || len(call.Body) > wire.MaxBody {
+		return nil, fmt.Errorf("call: %w", ErrLimit)
+	}
+	x := &request{core: c, call: call, now: c.clock.micros()}
+	res, err := x.execute()
+	var need *needError
+	if errors.As(err, &need) {
+		x.takeBack()
+		return need.answer(), nil
+	}
+	if err == nil && x.pends() {
+		return x.suspend(res)
+	}
+	if err != nil {
+		x.writes, x.replay = nil, nil
+	}
+	return x.finish(res, err), nil
+}
+
+// Resolve implements wire.Core.
+func (c *Core) Resolve(_ context.Context, r wire.Resolve) (*wire.Answer, error) {
+	x, ok := c.pending.take(r.Handle)
+	if !ok {
+		return nil, fmt.Errorf("resolve: no pending answer %d; it was resolved or has expired", r.Handle)
+	}
+	x.now = c.clock.micros()
+	switch r.Outcome {
+	case wire.Stored:
+		x.commit()
+		return x.release(x.result, nil), nil
+	case wire.Replayed:
+		// The entry stays here too: the request was used elsewhere.
+		return x.abort(errReplay()), nil
+	case wire.Failed:
+		x.takeBack()
+		return x.abort(x.action.storageError()), nil
+	default:
+		x.takeBack()
+		a := x.abort(nil)
+		a.Reply, a.Sign, a.Code, a.Release = nil, "", 0, 0
+		return a, nil
+	}
+}
+
+// openVersion is a key version ready for use.
+type openVersion struct {
+	record.KeyVersion
+	digest    [32]byte
+	symmetric *primitive.Symmetric // of a symmetric spec
+}
+
+// request is one call on its way through the core.
+type request struct {
+	core   *Core
+	call   *wire.Call
+	now    int64 // Unix microseconds
+	action *action
+
+	tenant        wire.UUID // of the authenticated app
+	app           *cached[*openApp]
+	authenticated bool
+	mac           [32]byte
+	timestamp     int64 // Unix milliseconds
+	hasNonce      bool
+	admitted      bool
+	payload       payload
+
+	key        wire.UUID // for the audit entry
+	keyVersion uint32
+
+	writes   []wire.Write
+	replay   *wire.Replay
+	onStored []func()
+	result   result
+	entry    uint64 // sequence number of the audit entry of a pending answer
+}
+
+// millis is the time of the request in Unix milliseconds.
+func (x *request) millis() int64 { return x.now / 1000 }
+
+// pends reports whether the reply must wait for the store.
+func (x *request) pends() bool { return len(x.writes) > 0 || x.replay != nil }
+
+// takeBack undoes the admission of a request that had no effect.
+func (x *request) takeBack() {
+	if x.admitted {
+		x.core.replays.forget(x.tenant, x.tag(), x.timestamp)
+		x.admitted = false
+	}
+}
+
+// tag is what names the request in replay entries.
+func (x *request) tag() wire.Tag { return wire.Tag(x.mac[:16]) }
+
+// record makes the audit entry of an outcome.
+func (x *request) record(code int, reason string) wire.Audit {
+	return x.core.chain.Append(&trail.Entry{
+		Kind: trail.Request, Time: x.now, RequestID: x.call.RequestID, Tenant: x.tenant, Action: x.call.Action,
+		Key: x.key, KeyVersion: x.keyVersion, Code: uint16(code), Reason: reason,
+	})
+}
+
+// finish audits the outcome of a request without writes and makes its answer.
+func (x *request) finish(res result, err error) *wire.Answer {
+	a := x.release(res, err)
+	reason := "ok"
+	if err != nil {
+		reason = asRefusal(err).reason
+	}
+	a.Audit = x.record(a.Code, reason)
+	a.Audit.Durable = x.action != nil && x.action.discloses
+	return a
+}
+
+// suspend audits a request with writes and leaves the reply to Resolve.
+func (x *request) suspend(res result) (*wire.Answer, error) {
+	handle, ok := x.core.pending.add(x)
+	if !ok {
+		x.takeBack()
+		x.writes, x.replay = nil, nil
+		return x.finish(result{}, errTooMany()), nil
+	}
+	x.result = res
+	a := &wire.Answer{Kind: wire.Pending, Handle: handle, Writes: x.writes, Replay: x.replay}
+	a.Audit = x.record(codeOK, "ok")
+	a.Audit.Durable = true
+	x.entry = a.Audit.First + uint64(a.Audit.Count) - 1
+	return a, nil
+}
+
+// commit takes note of stored writes.
+func (x *request) commit() {
+	for _, w := range x.writes {
+		x.core.seen.note(w.ID, w.Revision, w.Tag())
+	}
+	for _, f := range x.onStored {
+		f()
+	}
+}
+
+// abort audits that the writes of a pending answer were not stored.
+func (x *request) abort(err error) *wire.Answer {
+	a := x.release(result{}, err)
+	a.Audit = x.core.chain.Append(&trail.Entry{Kind: trail.Aborted, Time: x.now, Of: x.entry})
+	return a
+}

@@ -1,0 +1,143 @@
+package core
+
+import (
+	"crypto/rand"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+)
+
+// usableKey returns a key by the member keyid for use now. Protecting new data
+// also needs a key that has not expired.
+func (x *request) usableKey(protects bool) (*cached[record.Key], error) {
+	k, err := x.loadKey(x.payload.text("keyid"))
+	switch {
+	case err != nil:
+		return nil, err
+	case k == nil:
+		return nil, errKeyID()
+	case k.value.State == record.Suspended: // check: key-state
+		return nil, errDisabled()
+	case protects && x.expired(&k.value): // check: expiry
+		return nil, errExpired()
+	}
+	return k, nil
+}
+
+func (x *request) expired(k *record.Key) bool {
+	return k.State == record.Deactivated || k.Expires != 0 && x.millis() >= k.Expires
+}
+
+// symmetric returns a version of a key for encryption. Only AES and SM4 keys
+// with the right usage and with material have one.
+func (x *request) symmetric(k *cached[record.Key], version uint32) (*primitive.Symmetric, error) {
+	if !k.value.Spec.Symmetric() {
+		return nil, errServer("key type")
+	}
+	if k.value.Usage != record.EncryptDecrypt { // check: usage
+		return nil, errServer("key usage")
+	}
+	if k.value.State == record.PreActivation || k.value.Primary == 0 {
+		return nil, errServer("key has no material")
+	}
+	v, err := x.loadVersion(k, version)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	return v.symmetric, nil
+}
+
+// protect encrypts plaintext under the primary version of the request's key.
+func (x *request) protect(plaintext []byte) ([]byte, error) {
+	k, err := x.usableKey(true)
+	if err != nil {
+		return nil, err
+	}
+	s, err := x.symmetric(k, k.value.Primary)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nil, errServer("primary version")
+	}
+	ciphertext, err := s.Encrypt(nil, plaintext, x.additionalData(k))
+	if err != nil {
+		return nil, errServer("encryption")
+	}
+	return ciphertext, nil
+}
+
+// additionalData is the member aad, which SM4 keys ignore.
+func (x *request) additionalData(k *cached[record.Key]) []byte {
+	if k.value.Spec == primitive.SM4CTR || k.value.Spec == primitive.SM4CBC {
+		return nil
+	}
+	return x.payload.bytes("aad")
+}
+
+func (x *request) encrypt() (result, error) {
+	ciphertext, err := x.protect(x.payload.bytes("plaintext"))
+	if err != nil {
+		return result{}, err
+	}
+	return result{textSuccess, object{}.base64("ciphertext", ciphertext).end()}, nil
+}
+
+func (x *request) decrypt() (result, error) {
+	plaintext, err := x.unprotect(x.payload.bytes("ciphertext"))
+	if err != nil {
+		return result{}, err
+	}
+	defer clear(plaintext)
+	return result{textSuccess, object{}.base64("plaintext", plaintext).end()}, nil
+}
+
+// unprotect opens a ciphertext under the version of the request's key that it
+// names. Whatever is wrong with it, the refusal is the same.
+func (x *request) unprotect(ciphertext []byte) ([]byte, error) {
+	k, err := x.usableKey(false)
+	if err != nil {
+		return nil, err
+	}
+	_, version, ok := primitive.PeekVersion(ciphertext)
+	if !ok {
+		version = k.value.Primary
+	}
+	s, err := x.symmetric(k, version)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nil, errDecryption()
+	}
+	plaintext, err := s.Decrypt(nil, ciphertext, x.additionalData(k))
+	if err != nil {
+		return nil, errDecryption()
+	}
+	return plaintext, nil
+}
+
+func (x *request) generateDataKey() (result, error) {
+	plaintext, ciphertext, err := x.newDataKey()
+	if err != nil {
+		return result{}, err
+	}
+	defer clear(plaintext)
+	return result{textSuccess, object{}.base64("plaintext", plaintext).base64("ciphertext", ciphertext).end()}, nil
+}
+
+func (x *request) generateDataKeyBlind() (result, error) {
+	plaintext, ciphertext, err := x.newDataKey()
+	if err != nil {
+		return result{}, err
+	}
+	clear(plaintext)
+	return result{textSuccess, object{}.base64("ciphertext", ciphertext).end()}, nil
+}
+
+func (x *request) newDataKey() (plaintext, ciphertext []byte, err error) {
+	plaintext = make([]byte, x.payload.integer("keylen"))
+	rand.Read(plaintext) // never fails
+	ciphertext, err = x.protect(plaintext)
+	return plaintext, ciphertext, err
+}

@@ -1,0 +1,233 @@
+package core
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Names of the native API.
+const (
+	originInternal = "EH_INTERNAL_KEY"
+	originExternal = "EH_EXTERNAL_KEY"
+	usageEncrypt   = "EH_KEYUSAGE_ENCRYPT_DECRYPT"
+	usageSign      = "EH_KEYUSAGE_SIGN_VERIFY"
+)
+
+// farFuture is the expireTime of a key that does not expire: the end of the
+// year 9999, in Unix milliseconds.
+const farFuture = 253402300799000
+
+func (x *request) createKey() (result, error) {
+	spec, _ := primitive.ParseSpec(x.payload.text("keyspec")) // validated
+	usage := map[string]record.Usage{usageEncrypt: record.EncryptDecrypt, usageSign: record.SignVerify}[x.payload.text("keyusage")]
+	if !usable(spec, usage) {
+		return result{}, errServer("key usage")
+	}
+	now := x.millis()
+	k := record.Key{
+		Spec: spec, Usage: usage, Origin: record.Internal, State: record.Active,
+		Created: now, Modified: now, Generation: x.app.value.Generation,
+	}
+	id := wire.NewUUID()
+	if x.payload.text("origin") == originExternal {
+		if !spec.Symmetric() {
+			return result{}, errServer("key cannot be imported")
+		}
+		k.Origin, k.State = record.External, record.PreActivation
+	} else if err := x.firstVersion(id, &k); err != nil {
+		return result{}, err
+	}
+	if err := x.writeKey(wire.RecordID{Type: wire.Key, Tenant: x.tenant, ID: id}, 0, k); err != nil {
+		return result{}, err
+	}
+	x.key = id
+	return result{textSuccess, object{}.text("keyid", id.String()).end()}, nil
+}
+
+// usable reports whether keys of a spec exist with a usage.
+func usable(s primitive.Spec, u record.Usage) bool {
+	if s.Symmetric() {
+		return u == record.EncryptDecrypt
+	}
+	return false
+}
+
+// firstVersion makes the material of a new key and adds its record to the
+// writes.
+func (x *request) firstVersion(id wire.UUID, k *record.Key) error {
+	material, err := primitive.NewMaterial(k.Spec)
+	if err != nil {
+		return errServer("key generation")
+	}
+	return x.writeVersion(id, k, 1, material)
+}
+
+// writeVersion adds a key version to the writes and makes it k's primary.
+func (x *request) writeVersion(key wire.UUID, k *record.Key, number uint32, material secret.Bytes) error {
+	id := wire.RecordID{Type: wire.KeyVersion, Tenant: x.tenant, ID: key, Version: number}
+	v := record.KeyVersion{Spec: k.Spec, Usage: k.Usage, Origin: k.Origin, Created: x.millis()}
+	sealed, err := record.SealKeyVersion(x.core.keys, record.Header{ID: id, Revision: 1}, v, material)
+	if err != nil {
+		return errInternal("seal key version")
+	}
+	k.Versions = append(k.Versions, record.Version{
+		Number: number, State: record.Active, Created: v.Created, Digest: record.VersionDigest(id, v, material),
+	})
+	k.Primary = number
+	x.write(wire.Write{ID: id, Revision: 1, Sealed: sealed})
+	return nil
+}
+
+// writeKey adds a key record to the writes. revision is the one it replaces, 0
+// for a new key.
+func (x *request) writeKey(id wire.RecordID, revision uint64, k record.Key) error {
+	k.Modified = x.millis()
+	sealed, err := record.SealKey(x.core.keys, record.Header{ID: id, Revision: revision + 1}, k)
+	if err != nil {
+		return errInternal("seal key")
+	}
+	w := wire.Write{ID: id, Expected: revision, Revision: revision + 1, Hidden: k.Deleted != 0, Primary: k.Primary, Sealed: sealed}
+	x.write(w)
+	x.onStored = append(x.onStored, func() { x.core.cmks.put(id, w.Revision, w.Tag(), k) })
+	return nil
+}
+
+func (x *request) write(w wire.Write) { x.writes = append(x.writes, w) }
+
+func (x *request) enableKey() (result, error)  { return x.setState(record.Suspended, record.Active) }
+func (x *request) disableKey() (result, error) { return x.setState(record.Active, record.Suspended) }
+
+// setState moves a key between active and suspended. A key that waits for its
+// material is suspended as such and returns to waiting, which its lack of a
+// primary version tells.
+func (x *request) setState(from, to record.State) (result, error) {
+	k, err := x.loadKey(x.payload.text("keyid"))
+	if err != nil {
+		return result{}, err
+	}
+	if k == nil {
+		return result{}, bad("not find this keyid", "no such key")
+	}
+	next := k.value
+	if next.State == record.PreActivation && to == record.Suspended {
+		next.State = record.Active
+	}
+	if next.State != from {
+		return result{message: textSuccessful}, nil // it is so already
+	}
+	next.State = to
+	if to == record.Active && next.Primary == 0 {
+		next.State = record.PreActivation
+	}
+	return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+}
+
+// deleteKey marks a key. It is unusable and unlisted from now on, and its
+// material stays until the waiting window has passed.
+func (x *request) deleteKey() (result, error) {
+	k, err := x.loadKey(x.payload.text("keyid"))
+	if err != nil || k == nil {
+		return result{message: textSuccessful}, err
+	}
+	next := k.value
+	next.Deleted = x.millis()
+	return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+}
+
+// deleteAllKey starts a new generation in the app record, which deletes all
+// keys of earlier ones at once. A sweep writes it into the single records later.
+func (x *request) deleteAllKey() (result, error) {
+	next := x.app.value.App
+	next.Generation++
+	next.GenerationAt, next.Modified = x.millis(), x.millis()
+	revision := x.app.revision + 1
+	sealed, err := record.SealApp(x.core.keys, record.Header{ID: x.app.id, Revision: revision}, next, x.app.value.material)
+	if err != nil {
+		return result{}, errInternal("seal app")
+	}
+	w := wire.Write{ID: x.app.id, Expected: x.app.revision, Revision: revision, Sweep: true, Sealed: sealed}
+	x.write(w)
+	opened := *x.app.value
+	opened.App = next
+	x.onStored = append(x.onStored, func() { x.core.apps.put(w.ID, w.Revision, w.Tag(), &opened) })
+	return result{message: textSuccessful}, nil
+}
+
+// listKey lists the tenant's keys, oldest first. The host answers the query and
+// can leave keys out; it cannot add, alter or bring back any that this core has
+// seen changed.
+func (x *request) listKey() (result, error) {
+	if !x.call.Listed {
+		return result{}, &needError{list: &wire.Query{Type: wire.Key, Tenant: x.tenant, Limit: wire.MaxList}}
+	}
+	keys, err := x.openListing()
+	if err != nil {
+		return result{}, err
+	}
+	slices.SortFunc(keys, func(a, b *cached[record.Key]) int {
+		return cmp.Or(cmp.Compare(a.value.Created, b.value.Created), cmp.Compare(a.id.ID.String(), b.id.ID.String()))
+	})
+	list := []byte{'['}
+	for i, k := range keys {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = append(list, describe(k)...)
+	}
+	o := object{}.key("list")
+	o = append(append(o, list...), ']')
+	return result{textSuccessful, o.end()}, nil
+}
+
+// openListing opens what the host listed and leaves out deleted keys.
+func (x *request) openListing() ([]*cached[record.Key], error) {
+	keys := make([]*cached[record.Key], 0, len(x.call.Listing))
+	named := make(map[wire.RecordID]bool, len(x.call.Listing))
+	for i := range x.call.Listing {
+		ref := &x.call.Listing[i]
+		if ref.ID.Type != wire.Key || ref.ID.Tenant != x.tenant || named[ref.ID] { // check: listing-tenant
+			return nil, errInternal("foreign record in a listing")
+		}
+		named[ref.ID] = true
+		k, err := x.openListed(ref)
+		if err != nil {
+			return nil, err
+		}
+		if !x.gone(&k.value) {
+			keys = append(keys, k)
+		}
+	}
+	return keys, nil
+}
+
+// openListed opens one listed record without giving it a place in the cache,
+// which belongs to keys in use.
+func (x *request) openListed(ref *wire.Ref) (*cached[record.Key], error) {
+	k, err := record.OpenKey(x.core.keys, record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
+	if err != nil {
+		return nil, errInternal("record does not open")
+	}
+	tag := wire.SealedTag(ref.Sealed)
+	if x.core.seen.stale(ref.ID, ref.Revision, tag) { // check: revision-listed
+		return nil, errInternal("stale record")
+	}
+	return &cached[record.Key]{id: ref.ID, revision: ref.Revision, tag: tag, value: k}, nil
+}
+
+func describe(k *cached[record.Key]) []byte {
+	expires, state := k.value.Expires, int64(1)
+	if expires == 0 {
+		expires = farFuture
+	}
+	if k.value.State == record.Suspended {
+		state = 0
+	}
+	return object{}.text("keyid", k.id.ID.String()).integer("creationDate", k.value.Created).
+		integer("expireTime", expires).text("alias", "").text("keyspec", k.value.Spec.String()).
+		integer("keyState", state).end()
+}

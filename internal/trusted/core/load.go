@@ -1,0 +1,187 @@
+package core
+
+import (
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// needError asks the manager to repeat the call with more.
+type needError struct {
+	records []wire.RecordID
+	list    *wire.Query
+}
+
+func (e *needError) Error() string { return "records are needed" }
+
+func (e *needError) answer() *wire.Answer {
+	return &wire.Answer{Kind: wire.Need, NeedRecords: e.records, NeedList: e.list}
+}
+
+// ref finds what the call says about a record, or nil.
+func (x *request) ref(id wire.RecordID) *wire.Ref {
+	for i := range x.call.Records {
+		if x.call.Records[i].ID == id {
+			return &x.call.Records[i]
+		}
+	}
+	return nil
+}
+
+// need asks for a record, and with it for all others of the call that came
+// without bytes, as the core may lack those too.
+func (x *request) need(id wire.RecordID) error {
+	ids := []wire.RecordID{id}
+	for i := range x.call.Records {
+		r := &x.call.Records[i]
+		if r.ID != id && len(ids) < wire.MaxRecords {
+			ids = append(ids, r.ID)
+		}
+	}
+	return &needError{records: ids}
+}
+
+// stale answers to a state that is older than one this core has seen. The
+// manager's cache may lag behind its store, so it is asked once to read again.
+func (x *request) stale(id wire.RecordID) error {
+	if !x.call.Fresh {
+		return x.need(id)
+	}
+	return errInternal("stale record")
+}
+
+// load returns the opened state of a record that the call refers to, nil if the
+// store has none.
+func load[V any](x *request, c *cache[V], id wire.RecordID, open func(record.Header, []byte) (V, error)) (*cached[V], error) {
+	ref := x.ref(id)
+	if ref == nil {
+		return nil, x.need(id)
+	}
+	e := c.get(id)
+	if e != nil {
+		if e.revision == ref.Revision && e.tag == ref.Tag {
+			return e, nil
+		}
+		if ref.Revision <= e.revision { // check: revision-cached
+			return nil, x.stale(id)
+		}
+	}
+	if ref.Revision == 0 {
+		return nil, x.absent(id)
+	}
+	if ref.Sealed == nil {
+		return nil, x.need(id)
+	}
+	return openRef(x, c, ref, open)
+}
+
+// absent checks a record that the store is said not to have.
+func (x *request) absent(id wire.RecordID) error {
+	if x.core.seen.stale(id, 0, wire.Tag{}) { // check: revision-absent
+		return x.stale(id)
+	}
+	return nil
+}
+
+func openRef[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Header, []byte) (V, error)) (*cached[V], error) {
+	tag := wire.SealedTag(ref.Sealed)
+	if tag != ref.Tag {
+		return nil, errInternal("record does not open")
+	}
+	v, err := open(record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
+	if err != nil {
+		return nil, errInternal("record does not open")
+	}
+	if x.core.seen.stale(ref.ID, ref.Revision, tag) { // check: revision-seen
+		return nil, x.stale(ref.ID)
+	}
+	x.core.seen.note(ref.ID, ref.Revision, tag)
+	c.put(ref.ID, ref.Revision, tag, v)
+	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
+}
+
+func appID(tenant wire.UUID) wire.RecordID {
+	return wire.RecordID{Type: wire.App, Tenant: tenant, ID: tenant}
+}
+
+func (x *request) loadApp(tenant wire.UUID) (*cached[*openApp], error) {
+	return load(x, x.core.apps, appID(tenant), func(h record.Header, sealed []byte) (*openApp, error) {
+		a, apiKey, err := record.OpenApp(x.core.keys, h, sealed)
+		if err != nil {
+			return nil, err
+		}
+		return newOpenApp(a, apiKey)
+	})
+}
+
+// keyRecord names a key of the request's tenant. A text that is no UUID names
+// no key.
+func (x *request) keyRecord(text string) (wire.RecordID, bool) {
+	id, err := wire.ParseUUID(text)
+	return wire.RecordID{Type: wire.Key, Tenant: x.tenant, ID: id}, err == nil
+}
+
+// loadKey returns a key of the request's tenant that its owner has not deleted,
+// nil if there is none. Whether a key of another tenant exists stays unknown,
+// as the tenant is part of a record's name.
+func (x *request) loadKey(text string) (*cached[record.Key], error) {
+	id, ok := x.keyRecord(text)
+	if !ok {
+		return nil, nil
+	}
+	k, err := load(x, x.core.cmks, id, func(h record.Header, sealed []byte) (record.Key, error) {
+		return record.OpenKey(x.core.keys, h, sealed)
+	})
+	if err != nil || k == nil || x.gone(&k.value) {
+		return nil, err
+	}
+	x.key = id.ID
+	return k, nil
+}
+
+// gone reports whether the owner has deleted the key.
+func (x *request) gone(k *record.Key) bool {
+	if k.Deleted != 0 { // check: deleted
+		return true
+	}
+	return k.Generation < x.app.value.Generation
+}
+
+// loadVersion opens a version of a key and checks that it is the one the key
+// record commits to. It returns nil if the key has no such version.
+func (x *request) loadVersion(k *cached[record.Key], number uint32) (*openVersion, error) {
+	stated, ok := k.value.Version(number)
+	if !ok || stated.State != record.Active {
+		return nil, nil
+	}
+	id := wire.RecordID{Type: wire.KeyVersion, Tenant: k.id.Tenant, ID: k.id.ID, Version: number}
+	v, err := load(x, x.core.versions, id, func(h record.Header, sealed []byte) (*openVersion, error) {
+		return x.core.openVersion(h, sealed)
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case v == nil:
+		return nil, errInternal("key version is missing")
+	case v.value.digest != stated.Digest: // check: digest
+		return nil, errInternal("key version does not belong to the key")
+	}
+	x.keyVersion = number
+	return v.value, nil
+}
+
+// openVersion opens a key version record.
+func (c *Core) openVersion(h record.Header, sealed []byte) (*openVersion, error) {
+	v, material, err := record.OpenKeyVersion(c.keys, h, sealed)
+	if err != nil {
+		return nil, err
+	}
+	o := &openVersion{KeyVersion: v, digest: record.VersionDigest(h.ID, v, material)}
+	if !v.Spec.Symmetric() {
+		return nil, fmt.Errorf("%w: spec %s has no use here", record.ErrOpen, v.Spec)
+	}
+	o.symmetric, err = primitive.NewSymmetric(v.Spec, material, h.ID.ID, h.ID.Version)
+	return o, err
+}

@@ -1,0 +1,67 @@
+package core
+
+import "errors"
+
+// A refusal is an answer that the caller is meant to see: code and message of
+// the envelope, and the reason that goes into the audit entry. Reasons are
+// constants, so that nothing a client sent gets into the trail through them.
+type refusal struct {
+	code    int
+	message string
+	reason  string
+}
+
+func (r *refusal) Error() string { return r.message }
+
+// Codes of the envelope.
+const (
+	codeOK       = 200
+	codeBad      = 400
+	codeUnknown  = 404
+	codeTooMany  = 429
+	codeInternal = 500
+)
+
+// Messages of the envelope, as docs/api.md gives them, odd spelling included.
+const (
+	textSuccess    = "success!"
+	textSuccessful = "successful"
+	textDecryption = "Decryption failed, Please confirm that your parameters are correct."
+)
+
+func bad(message, reason string) *refusal { return &refusal{codeBad, message, reason} }
+
+// Refusals that do not depend on the request's content.
+func errMissing() *refusal     { return bad("Missing required parameters", "missing parameters") }
+func errJSON() *refusal        { return bad("Invalid JSON", "invalid JSON") }
+func errType() *refusal        { return bad("param type error", "parameter type") }
+func errNonce() *refusal       { return bad("Nonce length error", "nonce length") }
+func errStampLength() *refusal { return bad("Timestamp length error", "timestamp length") }
+func errStamp() *refusal       { return bad("Timestamp error", "timestamp") }
+func errSign() *refusal        { return bad("sign error", "sign error") }
+func errReplay() *refusal      { return bad("Timestamp can't be repeated in 20 minutes", "replay") }
+func errKeyID() *refusal       { return bad("keyid error", "no such key") }
+func errDisabled() *refusal    { return bad("keyid is disabled", "key disabled") }
+func errExpired() *refusal     { return bad("keyid expire", "key expired") }
+func errDecryption() *refusal  { return bad(textDecryption, "decryption failed") }
+
+func errAPI() *refusal     { return &refusal{codeUnknown, "API Not Found", "unknown action"} }
+func errTooMany() *refusal { return &refusal{codeTooMany, "Too many requests.", "too many requests"} }
+
+// errServer is the contract's answer to an operation that does not fit the key.
+func errServer(reason string) *refusal { return &refusal{codeInternal, "Server exception.", reason} }
+
+// errInternal is the answer to what should not happen: a record that does not
+// open, a stale one, a failure of our own.
+func errInternal(reason string) *refusal {
+	return &refusal{codeInternal, "Server internal error, please contact the administrator.", reason}
+}
+
+// asRefusal finds the refusal in err; anything uncoded stays inside.
+func asRefusal(err error) *refusal {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return errInternal("internal error")
+}

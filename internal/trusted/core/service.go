@@ -1,0 +1,55 @@
+package core
+
+import (
+	"crypto/rand"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+func (x *request) getVersion() (result, error) {
+	i := &x.core.info
+	return result{textSuccess, object{}.text("version", i.Version).text("git_sha", i.GitSHA).text("platform", i.Platform).end()}, nil
+}
+
+const apiKeyLen = 32 // characters
+
+// apiKeyAlphabet has no characters that are easily taken for others.
+const apiKeyAlphabet = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz"
+
+// newAPIKey draws an API key, each character uniformly.
+func newAPIKey() secret.Bytes {
+	key := make([]byte, 0, apiKeyLen)
+	const limit = 256 / len(apiKeyAlphabet) * len(apiKeyAlphabet)
+	var random [64]byte
+	for len(key) < apiKeyLen {
+		rand.Read(random[:]) // never fails
+		for _, r := range random {
+			if int(r) < limit && len(key) < apiKeyLen {
+				key = append(key, apiKeyAlphabet[int(r)%len(apiKeyAlphabet)])
+			}
+		}
+	}
+	clear(random[:])
+	return secret.New(key)
+}
+
+// enroll makes a tenant. Its API key passes the host in the clear, so the app
+// is marked exposed, and only a domain that says so enrolls in this way.
+func (x *request) enroll() (result, error) {
+	x.action = &action{name: "Enroll", storage: "enroll user info failed"}
+	if !x.core.genesis.OpenEnrollment { // check: open-enrollment
+		return result{}, bad("enroll user info failed", "open enrollment is off")
+	}
+	tenant, apiKey, now := wire.NewUUID(), newAPIKey(), x.millis()
+	a := record.App{State: record.Active, Exposed: true, Created: now, Modified: now}
+	sealed, err := record.SealApp(x.core.keys, record.Header{ID: appID(tenant), Revision: 1}, a, apiKey)
+	if err != nil {
+		return result{}, errInternal("seal app")
+	}
+	x.write(wire.Write{ID: appID(tenant), Revision: 1, Sealed: sealed})
+	x.tenant = tenant
+	o := object{}.text("appid", tenant.String()).text("apikey", string(apiKey.Expose()))
+	return result{textSuccessful, o.end()}, nil
+}

@@ -1,0 +1,54 @@
+package core
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Sweep implements wire.Core. It marks as deleted those of the named keys that
+// belong to an earlier generation than their app, and does nothing else: no
+// signature is needed, as the app record says already that they are deleted.
+func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
+	if len(s.Keys) > wire.SweepStep {
+		return nil, fmt.Errorf("sweep: %w", ErrLimit)
+	}
+	x := &request{
+		core: c, now: c.clock.micros(), tenant: s.App.ID.Tenant,
+		call:   &wire.Call{RequestID: s.RequestID, Action: "Sweep", Records: []wire.Ref{s.App}, Fresh: true},
+		action: &action{name: "Sweep", mutates: true},
+	}
+	var err error
+	if x.app, err = x.loadApp(x.tenant); err == nil && x.app == nil {
+		err = errInternal("no such app")
+	}
+	for i := 0; err == nil && i < len(s.Keys); i++ {
+		err = x.sweepKey(&s.Keys[i])
+	}
+	if err != nil {
+		x.writes = nil
+		return x.finish(result{}, notRefusal(err, "sweep")), nil
+	}
+	if !x.pends() {
+		return &wire.Answer{Kind: wire.Final, Code: codeOK}, nil
+	}
+	return x.suspend(result{message: textSuccessful})
+}
+
+// sweepKey adds the marked key to the writes, if it is due.
+func (x *request) sweepKey(ref *wire.Ref) error {
+	if ref.ID.Type != wire.Key || ref.ID.Tenant != x.tenant { // check: sweep-tenant
+		return errInternal("foreign record in a sweep")
+	}
+	k, err := x.openListed(ref)
+	if err != nil {
+		return err
+	}
+	if k.value.Deleted != 0 || k.value.Generation >= x.app.value.Generation { // check: sweep-due
+		return nil
+	}
+	next := k.value
+	next.Deleted, next.Generation = x.app.value.GenerationAt, x.app.value.Generation
+	return x.writeKey(k.id, k.revision, next)
+}
