@@ -3,6 +3,7 @@ package primitive
 import (
 	"bytes"
 	"encoding/asn1"
+	"encoding/binary"
 	"encoding/hex"
 	"math/big"
 	"testing"
@@ -173,7 +174,10 @@ func TestSM2DigestExample(t *testing.T) {
 	}
 }
 
-func TestSM2EncryptionExample(t *testing.T) {
+// sm2ExampleCiphertext is the encryption of "encryption standard" with the
+// scalar k of appendix C.
+func sm2ExampleCiphertext(t testing.TB) (k, ciphertext []byte) {
+	t.Helper()
 	ciphertext, err := asn1.Marshal(sm2Ciphertext{
 		X:          new(big.Int).SetBytes(unhex(t, "04ebfc718e8d1798620432268e77feb6415e2ede0e073c0f4f640ecd2e149a73")),
 		Y:          new(big.Int).SetBytes(unhex(t, "e858f9d81e5430a57b36daab8f950a3c64e6ee6a63094d99283aff767e124df0")),
@@ -183,9 +187,53 @@ func TestSM2EncryptionExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := sm2Example(t).Decrypt(ciphertext, PaddingNone)
-	if err != nil || string(got) != "encryption standard" {
-		t.Errorf("Decrypt: got %q, %v, want %q", got, err, "encryption standard")
+	return unhex(t, "59276e27d506861a16680f3ad9c02dccef3cc1fa3cdbe4ce6d54b80deac1bc21"), ciphertext
+}
+
+func TestSM2EncryptionExample(t *testing.T) {
+	key, plaintext := sm2Example(t), []byte("encryption standard")
+	k, ciphertext := sm2ExampleCiphertext(t)
+	if got, err := key.Decrypt(ciphertext, PaddingNone); err != nil || !bytes.Equal(got, plaintext) {
+		t.Errorf("Decrypt: got %q, %v, want %q", got, err, plaintext)
+	}
+	if got, err := key.ops().(sm2Private).encryptFrom(bytes.NewReader(k), plaintext); err != nil || !bytes.Equal(got, ciphertext) {
+		t.Errorf("Encrypt: got %x, %v, want %x", got, err, ciphertext)
+	}
+}
+
+// One scalar in 256 gives a zero key stream for one byte. The next one must then
+// be used, with the public key that the caller meant.
+func TestSM2EncryptRetries(t *testing.T) {
+	key := sm2Example(t)
+	retried := 0
+	for i := range 1024 {
+		scalars := make([]byte, 4*sm2ScalarLen)
+		for j := range 4 {
+			binary.BigEndian.PutUint32(scalars[(j+1)*sm2ScalarLen-4:], uint32(i+j+1))
+		}
+		random := bytes.NewReader(scalars)
+		c, err := key.ops().(sm2Private).encryptFrom(random, []byte{0x5a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if random.Len() < 3*sm2ScalarLen {
+			retried++
+		}
+		if got, err := key.Decrypt(c, PaddingNone); err != nil || !bytes.Equal(got, []byte{0x5a}) {
+			t.Errorf("scalar %d: got %x, %v", i+1, got, err)
+		}
+	}
+	if retried == 0 {
+		t.Error("no scalar of 1024 gave a zero key stream")
+	}
+}
+
+func TestSM2EncryptWithoutRandomness(t *testing.T) {
+	k := sm2Example(t).ops().(sm2Private)
+	for name, random := range map[string][]byte{"none": nil, "half a scalar": make([]byte, 16), "zeros only": make([]byte, sm2Retries*sm2ScalarLen)} {
+		if c, err := k.encryptFrom(bytes.NewReader(random), []byte("p")); err == nil || c != nil {
+			t.Errorf("%s: got %x, want an error", name, c)
+		}
 	}
 }
 

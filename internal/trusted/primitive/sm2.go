@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/asn1"
 	"fmt"
+	"io"
 	"math/big"
 	"slices"
 
@@ -133,11 +134,44 @@ func (k sm2Public) encrypt(plaintext []byte, _ Padding) ([]byte, error) {
 	if len(plaintext) == 0 || len(plaintext) > sm2MaxPlaintext {
 		return nil, fmt.Errorf("encrypt with SM2: got %d bytes, want 1 to %d: %w", len(plaintext), sm2MaxPlaintext, ErrParameter)
 	}
-	ciphertext, err := sm2.EncryptASN1(rand.Reader, k.key, plaintext)
-	if err != nil {
-		return nil, fmt.Errorf("encrypt with SM2: %w", err)
+	return k.encryptFrom(rand.Reader, plaintext)
+}
+
+// sm2Retries bounds the attempts of one encryption. An attempt fails if the key
+// stream is zero, for n bytes once in 2^8n.
+const sm2Retries = 64
+
+// encryptFrom draws the scalar of GB/T 32918.4 section 6.1 from random, 32 bytes
+// an attempt. gmsm v0.44.0 overwrites the public key with the point of its first
+// attempt, so that what it makes in a second one opens under no key. It gets
+// randomness for one attempt, and we start over.
+func (k sm2Public) encryptFrom(random io.Reader, plaintext []byte) ([]byte, error) {
+	for range sm2Retries {
+		source := oneScalar{random: random}
+		ciphertext, err := sm2.EncryptASN1(&source, k.key, plaintext)
+		if err == nil {
+			return ciphertext, nil
+		}
+		if !source.spent {
+			return nil, fmt.Errorf("encrypt with SM2: %w", err)
+		}
 	}
-	return ciphertext, nil
+	return nil, fmt.Errorf("encrypt with SM2: no usable scalar in %d", sm2Retries)
+}
+
+// oneScalar lets one scalar be read and fails afterwards.
+type oneScalar struct {
+	random      io.Reader
+	used, spent bool
+}
+
+func (r *oneScalar) Read(b []byte) (int, error) {
+	if r.used {
+		r.spent = true
+		return 0, io.ErrUnexpectedEOF
+	}
+	r.used = true
+	return io.ReadFull(r.random, b)
 }
 
 // sm2Ciphertext is the SM2Cipher of GM/T 0009 section 7.2.
