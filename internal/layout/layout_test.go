@@ -1,0 +1,192 @@
+// Package layout holds tests only: they keep the trees apart that the trust
+// model keeps apart.
+package layout
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ehsm-kms/ehsm"
+
+// rules says what each tree of the module may import of the module. The longest
+// prefix counts.
+var rules = []struct {
+	tree    string
+	imports []string
+}{
+	{"api", []string{"api"}},
+	{"client/ehsm", []string{"api", "client/ehsm"}},
+	{"client/ehsmtest", []string{"api", "client/ehsm", "internal/host/dev"}},
+	{"internal/bench", []string{"api", "client/ehsm", "internal/bench"}},
+	{"internal/config", []string{"internal/config"}},
+	{"internal/wire", []string{"api", "internal/wire"}},
+	{"internal/host", []string{"api", "internal/wire", "internal/config", "internal/host"}},
+	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
+	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/trusted"}},
+	{"internal/layout", nil},
+	{"test", []string{"api", "client", "internal", "test"}},
+	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/host/dev", "cmd/ehsm"}},
+	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/wire", "internal/host"}},
+	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
+}
+
+type pkg struct {
+	ImportPath   string
+	Standard     bool
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	out, err := goRun("list", append([]string{"-json=ImportPath,Standard,Imports,TestImports,XTestImports"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pkgs []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+func goRun(command string, args ...string) ([]byte, error) {
+	var stderr bytes.Buffer
+	c := exec.Command("go", append([]string{command}, args...)...)
+	c.Stderr = &stderr
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go %s: %w: %s", command, err, &stderr)
+	}
+	return out, nil
+}
+
+func in(tree, path string) bool { return path == tree || strings.HasPrefix(path, tree+"/") }
+
+func ruleFor(path string) (imports []string, ok bool) {
+	best := -1
+	for i, r := range rules {
+		if in(r.tree, path) && (best < 0 || len(r.tree) > len(rules[best].tree)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return nil, false
+	}
+	return rules[best].imports, true
+}
+
+func TestImports(t *testing.T) {
+	pkgs := list(t, module+"/...")
+	checked := 0
+	for _, p := range pkgs {
+		path := strings.TrimPrefix(p.ImportPath, module+"/")
+		allowed, ok := ruleFor(path)
+		if !ok {
+			t.Errorf("%s is in no tree of the rules", path)
+		}
+		for _, imported := range p.Imports {
+			dep, ours := strings.CutPrefix(imported, module+"/")
+			if !ours {
+				continue
+			}
+			checked++
+			if !slices.ContainsFunc(allowed, func(tree string) bool { return in(tree, dep) }) {
+				t.Errorf("%s imports %s", path, dep)
+			}
+		}
+	}
+	if checked == 0 {
+		t.Error("no import was checked")
+	}
+}
+
+// TestOnlyDevJoinsTheTrees names the only importers of internal/host/dev.
+func TestOnlyDevJoinsTheTrees(t *testing.T) {
+	for _, p := range list(t, module+"/...") {
+		path := strings.TrimPrefix(p.ImportPath, module+"/")
+		if slices.Contains(p.Imports, module+"/internal/host/dev") && path != "cmd/ehsm" && path != "client/ehsmtest" {
+			t.Errorf("%s imports internal/host/dev", path)
+		}
+	}
+}
+
+func deps(t *testing.T, target string) (standard, ours, others []string) {
+	t.Helper()
+	for _, p := range list(t, "-deps", target) {
+		switch {
+		case p.Standard:
+			standard = append(standard, p.ImportPath)
+		case in(module, p.ImportPath):
+			ours = append(ours, p.ImportPath)
+		default:
+			others = append(others, p.ImportPath)
+		}
+	}
+	slices.Sort(others)
+	slices.Sort(ours)
+	return standard, ours, others
+}
+
+// TestTrustedDependencies compares everything that enters the TEE, beyond the
+// standard library, with the reviewed list. Update it with
+// UPDATE_TRUSTED_DEPS=1 and say in the commit why the change is worth reviewing.
+func TestTrustedDependencies(t *testing.T) {
+	const file = "../../trusted-deps.txt"
+	_, ours, others := deps(t, module+"/cmd/ehsm-core")
+	got := strings.Join(append(ours, others...), "\n") + "\n"
+	if os.Getenv("UPDATE_TRUSTED_DEPS") != "" {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("what the TEE program links differs from trusted-deps.txt; got:\n%s", got)
+	}
+}
+
+func TestCoreLinksNoServerAndNoDatabase(t *testing.T) {
+	standard, ours, others := deps(t, module+"/cmd/ehsm-core")
+	for _, p := range slices.Concat(standard, ours, others) {
+		if p == "net/http" || p == "database/sql" || strings.Contains(p, "sqlite") || strings.Contains(p, "pgx") || in(module+"/internal/host", p) {
+			t.Errorf("ehsm-core links %s", p)
+		}
+	}
+}
+
+func TestManagerLinksNothingTrusted(t *testing.T) {
+	_, ours, _ := deps(t, module+"/cmd/ehsm-kms")
+	if len(ours) == 0 {
+		t.Error("ehsm-kms has no dependencies")
+	}
+	for _, p := range ours {
+		if in(module+"/internal/trusted", p) {
+			t.Errorf("ehsm-kms links %s", p)
+		}
+	}
+}
+
+func TestPublicTypesUseOnlyTheStandardLibrary(t *testing.T) {
+	if _, _, others := deps(t, module+"/api/..."); len(others) > 0 {
+		t.Errorf("api links %v", others)
+	}
+}
