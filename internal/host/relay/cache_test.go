@@ -1,0 +1,89 @@
+package relay
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+func row(id wire.RecordID, revision, value uint64) store.Row {
+	sealed := seal(id, revision, value)
+	return store.Row{ID: id, Revision: revision, Tag: wire.SealedTag(sealed), Primary: 1, Sealed: sealed}
+}
+
+func TestCacheKeepsTheNewest(t *testing.T) {
+	c := newRowCache(64)
+	c.put(row(keyRecord, 5, 50))
+	for name, r := range map[string]store.Row{
+		"a slow read of an older row": row(keyRecord, 4, 40),
+		"the same again":              row(keyRecord, 5, 50),
+		"a missing row":               {ID: keyRecord},
+	} {
+		c.put(r)
+		if f, primary, ok := c.ref(keyRecord); !ok || f.Revision != 5 || primary != 1 || f.Tag != row(keyRecord, 5, 50).Tag {
+			t.Errorf("after %s: got %+v, %v", name, f, ok)
+		}
+	}
+	c.put(row(keyRecord, 6, 60))
+	if f, _, _ := c.ref(keyRecord); f.Revision != 6 {
+		t.Errorf("after a newer row: got revision %d", f.Revision)
+	}
+	if _, _, ok := c.ref(appRecord); ok {
+		t.Error("a record that was never put is found")
+	}
+}
+
+func TestCacheKnowsWhatTheCoreHas(t *testing.T) {
+	c := newRowCache(64)
+	old := row(keyRecord, 5, 50)
+	c.put(old)
+	c.opened([]wire.Ref{{ID: keyRecord, Revision: 4, Tag: old.Tag, Sealed: old.Sealed}}) // older
+	c.opened([]wire.Ref{{ID: keyRecord, Revision: 5, Sealed: old.Sealed}})               // other tag
+	c.opened([]wire.Ref{{ID: keyRecord, Revision: 5, Tag: old.Tag}})                     // sent without bytes
+	if f, _, _ := c.ref(keyRecord); f.Sealed == nil {
+		t.Error("the bytes are dropped though the core lacks them")
+	}
+	c.opened([]wire.Ref{{ID: keyRecord, Revision: 5, Tag: old.Tag, Sealed: old.Sealed}})
+	if f, _, ok := c.ref(keyRecord); !ok || f.Sealed != nil {
+		t.Errorf("got %+v, %v, want no bytes", f, ok)
+	}
+	if refs := c.refs([]store.Row{old}, false); refs[0].Sealed != nil {
+		t.Error("a row read anew travels though the core has it")
+	}
+	if refs := c.refs([]store.Row{old}, true); refs[0].Sealed == nil {
+		t.Error("a row does not travel though the core asked for it")
+	}
+	if refs := c.refs([]store.Row{row(keyRecord, 5, 51)}, false); refs[0].Sealed == nil {
+		t.Error("a row with another tag does not travel")
+	}
+	if refs := c.refs([]store.Row{row(keyRecord, 6, 60)}, false); refs[0].Sealed == nil {
+		t.Error("a newer row does not travel")
+	}
+	c.clear()
+	if _, _, ok := c.ref(keyRecord); ok {
+		t.Error("a row is found after clear")
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	const size = 320
+	c := newRowCache(size)
+	c.put(row(appRecord, 1, 0))
+	for i := range uint32(20 * size) {
+		id := keyRecord
+		binary.BigEndian.PutUint32(id.ID[12:], i)
+		c.put(row(id, 1, 0))
+		if _, _, ok := c.ref(appRecord); !ok {
+			t.Fatalf("a row in constant use is dropped after %d others", i)
+		}
+	}
+	n := 0
+	for i := range c {
+		n += len(c[i].young) + len(c[i].old)
+	}
+	if n > size {
+		t.Errorf("got %d rows, want at most %d", n, size)
+	}
+}

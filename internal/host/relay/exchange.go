@@ -1,0 +1,232 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Errors of a core that does not keep to the protocol.
+var (
+	errNeeds   = errors.New("core asks for records again and again")
+	errRecords = errors.New("core asks for more records than a call may name")
+	errAnswer  = errors.New("core gave an answer that does not fit")
+)
+
+// An exchange is the talk with the core about one request.
+type exchange struct {
+	relay *Relay
+	call  wire.Call
+	names names
+	named bool            // names is set
+	extra []wire.RecordID // records that the core asked for or has met others at
+}
+
+// run asks the core until there is a reply. An error beside an answer is for
+// the log only.
+func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
+	if len(x.call.Body) > 0 {
+		x.names, x.named = peek(x.call.Action, x.call.Body)
+	}
+	if err := x.refs(ctx); err != nil {
+		return nil, err
+	}
+	needs, attempts := 0, 1
+	for {
+		a, err := x.relay.core.Call(ctx, &x.call)
+		if err != nil {
+			return nil, fmt.Errorf("call core: %w", err)
+		}
+		switch a.Kind {
+		case wire.Final:
+			if err = x.relay.record(ctx, &a.Audit); err != nil {
+				return nil, err
+			}
+			return x.done(a)
+		case wire.Need:
+			if needs++; needs > maxNeeds {
+				return nil, errors.Join(errNeeds, x.relay.record(ctx, &a.Audit))
+			}
+			if needs > 2 {
+				pause(needs)
+			}
+			if err = x.supply(ctx, a); err != nil {
+				return nil, err
+			}
+		case wire.Pending:
+			last, outcome, err := x.relay.settle(ctx, a, attempts == maxAttempts)
+			if last == nil {
+				return nil, err
+			}
+			if outcome != wire.Conflict {
+				last, wrong := x.done(last)
+				return last, errors.Join(err, wrong)
+			}
+			needs, attempts = 0, attempts+1
+			if err = x.again(ctx, a, attempts); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, fmt.Errorf("%w: kind %d", errAnswer, a.Kind)
+		}
+	}
+}
+
+// done takes the answer that carries the reply. A refused request may have been
+// refused before the core looked at all records, so only a success tells that
+// the core has opened them.
+func (x *exchange) done(a *wire.Answer) (*wire.Answer, error) {
+	if a.Kind != wire.Final || a.Reply == nil {
+		return nil, fmt.Errorf("%w: no reply", errAnswer)
+	}
+	if a.Code == 200 {
+		x.relay.rows.opened(x.call.Records)
+	}
+	return a, nil
+}
+
+// supply prepares the repetition of a call with what the core asks for.
+func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
+	if err := x.relay.record(ctx, &a.Audit); err != nil {
+		return err
+	}
+	for _, id := range a.NeedRecords {
+		x.want(id)
+	}
+	if err := x.fresh(ctx, true); err != nil {
+		return err
+	}
+	if a.NeedList == nil {
+		return nil
+	}
+	rows, err := x.relay.store.List(ctx, *a.NeedList, wire.UUID{})
+	if err != nil {
+		return fmt.Errorf("list records: %w", err)
+	}
+	x.call.Listing, x.call.Listed = sealedRefs(rows), true
+	return nil
+}
+
+// again prepares the repetition of a call whose writes met others. All rows
+// are read anew, the written ones included.
+func (x *exchange) again(ctx context.Context, a *wire.Answer, attempt int) error {
+	for i := range a.Writes {
+		if w := &a.Writes[i]; w.Expected != 0 && len(x.extra) < wire.MaxRecords/2 {
+			x.want(w.ID)
+		}
+	}
+	pause(attempt)
+	x.call.Listing, x.call.Listed = nil, false
+	return x.fresh(ctx, true)
+}
+
+// pause lets others go first: those who met at a record would meet there again
+// if all came back at once.
+func pause(attempt int) { time.Sleep(rand.N(time.Duration(attempt) * time.Millisecond)) }
+
+// want adds a record to those that the call names.
+func (x *exchange) want(id wire.RecordID) {
+	if !slices.Contains(x.extra, id) {
+		x.extra = append(x.extra, id)
+	}
+}
+
+// refs fills in the references, from the cache if it has all of them.
+func (x *exchange) refs(ctx context.Context) error {
+	if !x.named {
+		return nil
+	}
+	n := &x.names
+	var room [1 + len(n.keys)]wire.RecordID
+	refs := make([]wire.Ref, 0, len(room)+n.n)
+	for i, id := range n.records(room[:0]) {
+		f, primary, ok := x.relay.rows.ref(id)
+		if !ok {
+			return x.fresh(ctx, false)
+		}
+		refs = append(refs, f)
+		if i == 0 {
+			continue
+		}
+		if id, ok := n.material(i-1, primary); ok {
+			if f, _, ok = x.relay.rows.ref(id); !ok {
+				return x.fresh(ctx, false)
+			}
+			refs = append(refs, f)
+		}
+	}
+	x.call.Records = refs
+	return nil
+}
+
+// fresh fills in the references from the store. Unless all is set, the bytes of
+// records that the core is known to hold are left out.
+func (x *exchange) fresh(ctx context.Context, all bool) error {
+	var ids []wire.RecordID
+	if x.named {
+		ids = x.names.records(ids)
+	}
+	for _, id := range x.extra {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	rows, err := x.relay.read(ctx, ids)
+	if err != nil {
+		return err
+	}
+	var versions []wire.RecordID
+	for i := range x.names.n {
+		id, ok := x.names.material(i, rows[1+i].Primary)
+		if ok && rows[1+i].Revision != 0 && !slices.Contains(ids, id) {
+			versions = append(versions, id)
+		}
+	}
+	more, err := x.relay.read(ctx, versions)
+	if err != nil {
+		return err
+	}
+	rows = append(rows, more...)
+	if len(rows) > wire.MaxRecords {
+		return errRecords
+	}
+	x.call.Records, x.call.Fresh = x.relay.rows.refs(rows, all), true
+	return nil
+}
+
+// read gets rows from the store, in the order asked.
+func (r *Relay) read(ctx context.Context, ids []wire.RecordID) ([]store.Row, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	rows, err := r.store.Get(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read %s and %d more: %w", ids[0], len(ids)-1, err)
+	}
+	if len(rows) != len(ids) {
+		return nil, fmt.Errorf("read %d records: store gave %d rows", len(ids), len(rows))
+	}
+	for i := range rows {
+		rows[i].ID = ids[i] // that of a missing row may be empty
+	}
+	return rows, nil
+}
+
+// sealedRefs names rows together with their bytes.
+func sealedRefs(rows []store.Row) []wire.Ref {
+	refs := make([]wire.Ref, len(rows))
+	for i := range rows {
+		refs[i] = sealedRef(&rows[i])
+	}
+	return refs
+}
+
+func sealedRef(row *store.Row) wire.Ref {
+	return wire.Ref{ID: row.ID, Revision: row.Revision, Tag: row.Tag, Sealed: row.Sealed}
+}

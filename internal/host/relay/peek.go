@@ -1,0 +1,112 @@
+package relay
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+
+	"github.com/ehsm-kms/ehsm/api/canon"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// names is what a request appears to be about. The relay reads it only to know
+// which rows to fetch: a wrong guess costs a round trip, never a decision.
+type names struct {
+	tenant wire.UUID
+	keys   [2]key // keyid and ukeyid
+	n      int    // how many of keys are set
+}
+
+// A key is a CMK that a request names.
+type key struct {
+	id      wire.UUID
+	version uint32 // that the request's ciphertext was made with; 0: the primary one
+}
+
+// peek reads the names out of a raw request. It reports false where there is
+// nothing to fetch: the core has the text for every request that cannot be
+// read, so those go to it without records.
+func peek(action string, body []byte) (n names, ok bool) {
+	v, err := canon.Parse(body)
+	if err != nil {
+		return n, false
+	}
+	if n.tenant, err = wire.ParseUUID(v.Get("appid").Text()); err != nil {
+		return n, false
+	}
+	payload := v.Get("payload")
+	if id, err := wire.ParseUUID(payload.Get("keyid").Text()); err == nil {
+		n.add(key{id, version(action, id, payload)})
+	}
+	if id, err := wire.ParseUUID(payload.Get("ukeyid").Text()); err == nil {
+		n.add(key{id: id})
+	}
+	return n, true
+}
+
+// add takes a key, unless it is there already.
+func (n *names) add(k key) {
+	if n.n > 0 && n.keys[0].id == k.id {
+		return
+	}
+	n.keys[n.n] = k
+	n.n++
+}
+
+// version finds the key version in the ciphertext that an action opens, or 0 if
+// the action opens none or it was not made with this key.
+func version(action string, id wire.UUID, payload canon.Value) uint32 {
+	var spellings []string
+	switch action {
+	case "Decrypt":
+		spellings = []string{"ciphertext"}
+	case "ExportDataKey":
+		spellings = []string{"olddatakey_base", "olddatakey", "old_data_key"}
+	}
+	for _, name := range spellings {
+		if v := messageVersion(payload.Get(name).Text(), id); v != 0 {
+			return v
+		}
+	}
+	return 0
+}
+
+const (
+	messageFormat = 1                   // first byte of a symmetric ciphertext
+	messageHead   = 1 + 16 + 4          // bytes: format, key id, key version
+	messageText   = messageHead / 3 * 4 // characters of base64 that hold them
+)
+
+// messageVersion reads the key version from the head of a ciphertext in base64.
+// Layout: docs/formats.md#ciphertext.
+func messageVersion(text string, id wire.UUID) uint32 {
+	if len(text) < messageText {
+		return 0
+	}
+	var head [messageHead]byte
+	if _, err := base64.StdEncoding.Decode(head[:], []byte(text[:messageText])); err != nil {
+		return 0
+	}
+	if head[0] != messageFormat || wire.UUID(head[1:17]) != id {
+		return 0
+	}
+	return binary.BigEndian.Uint32(head[17:])
+}
+
+// records lists what the request names apart from key versions.
+func (n *names) records(dst []wire.RecordID) []wire.RecordID {
+	dst = append(dst, wire.RecordID{Type: wire.App, Tenant: n.tenant, ID: n.tenant})
+	for _, k := range n.keys[:n.n] {
+		dst = append(dst, wire.RecordID{Type: wire.Key, Tenant: n.tenant, ID: k.id})
+	}
+	return dst
+}
+
+// material names the key version that the request needs of its key i, whose
+// primary version is given. A key without material has none.
+func (n *names) material(i int, primary uint32) (wire.RecordID, bool) {
+	k := n.keys[i]
+	if k.version == 0 {
+		k.version = primary
+	}
+	return wire.RecordID{Type: wire.KeyVersion, Tenant: n.tenant, ID: k.id, Version: k.version}, k.version != 0
+}

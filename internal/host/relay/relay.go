@@ -1,0 +1,167 @@
+// Package relay carries requests between clients, the core, the store and the
+// audit sink. It is the manager without a network: it fetches the sealed
+// records a request names, hands both to the core, stores what the core
+// returns, and only then lets the reply go.
+//
+// It decides nothing about a request. What it reads in one is a guess at the
+// rows to fetch, which the core checks and corrects; every text a client sees
+// is the core's, except for the few in reply.go.
+package relay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// A Store keeps sealed records. Its methods are safe for concurrent use.
+type Store interface {
+	// Get returns the rows in the order asked; a missing one has Revision 0.
+	Get(ctx context.Context, ids []wire.RecordID) ([]store.Row, error)
+	// List returns the rows that are not hidden, ordered by id, after a given one.
+	List(ctx context.Context, q wire.Query, after wire.UUID) ([]store.Row, error)
+	// Apply stores all of a change, durably, or nothing. Apart from
+	// store.ErrConflict and store.ErrReplayed an error leaves the outcome unknown.
+	Apply(ctx context.Context, c store.Change) error
+}
+
+// A Sweeps remembers which tenants have a bulk change to be carried over to
+// their keys. It is the part of a store that Run needs besides Store.
+type Sweeps interface {
+	Sweeps(ctx context.Context) ([]wire.UUID, error)
+	EndSweep(ctx context.Context, tenant wire.UUID) error
+	// PruneReplays drops replay entries that ended before a time in Unix
+	// milliseconds, and returns how many.
+	PruneReplays(ctx context.Context, before int64) (int, error)
+}
+
+// A Sink takes audit entries. Put returns once they are in its hands, or on
+// disk if a.Durable; after an error they may be lost.
+type Sink interface {
+	Put(ctx context.Context, a wire.Audit) error
+}
+
+// Options are the bounds of a Relay. The zero value is usable.
+type Options struct {
+	// Concurrent is how many requests may be inside at once; the next one is
+	// answered with code 429. Default 1024.
+	Concurrent int
+	// CachedRows bounds the row cache, about 200 bytes each. Default 65536.
+	CachedRows int
+	// StoreTimeout is how long one change may wait for the store, and how long
+	// the core may then take to answer. Default 10 s.
+	StoreTimeout time.Duration
+	// Log takes what happens in the background. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.Concurrent <= 0 {
+		o.Concurrent = 1024
+	}
+	if o.CachedRows <= 0 {
+		o.CachedRows = 1 << 16
+	}
+	if o.StoreTimeout <= 0 {
+		o.StoreTimeout = 10 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Bounds on what one request may cause.
+const (
+	// How often the core may ask for records. Once is normal, twice for a key
+	// version that only the opened key names. More often happens when a record
+	// changes between the reading of it and the call, several times in a row.
+	maxNeeds    = 8
+	maxAttempts = 8 // how often a change may meet another one
+)
+
+// A Relay is safe for concurrent use.
+type Relay struct {
+	core  wire.Core
+	store Store
+	sink  Sink
+	opts  Options
+
+	inside  atomic.Int64  // requests being served
+	entries atomic.Uint64 // audit entries since the start, without checkpoints
+	rows    *rowCache
+	sweeps  *sweepQueue
+}
+
+// New returns a relay between core, st and sink.
+func New(core wire.Core, st Store, sink Sink, opts Options) *Relay {
+	opts = opts.withDefaults()
+	return &Relay{
+		core: core, store: st, sink: sink, opts: opts,
+		rows: newRowCache(opts.CachedRows), sweeps: newSweepQueue(),
+	}
+}
+
+// ForgetCore is to be called when another core instance has taken over: it
+// holds no records opened. A call that comes too early or too late costs the
+// core a question, nothing else.
+func (r *Relay) ForgetCore() { r.rows.clear() }
+
+// A Request is one request of a client as it arrived.
+type Request struct {
+	ID     string // unique, at most wire.MaxName bytes; audited
+	Action string // as in the URL
+	Get    bool   // the method was GET
+	Body   []byte // not kept after Do returns
+}
+
+// A Reply is what to send to the client.
+type Reply struct {
+	Code    int    // of the envelope
+	Body    []byte // the envelope; must not be changed
+	Sign    string // value of the reply signature header, "" for none
+	Release int64  // do not send it before, Unix microseconds; 0: at once
+}
+
+// Do serves one request. There is always a reply. A non-nil error beside it
+// says what went wrong at the host, for the log.
+//
+// If ctx has ended, nothing is done. Later it makes no difference: what the
+// core has done is audited and stored also when the client has gone.
+func (r *Relay) Do(ctx context.Context, req Request) (Reply, error) {
+	if r.inside.Add(1) > int64(r.opts.Concurrent) {
+		r.inside.Add(-1)
+		return Busy(), nil
+	}
+	defer r.inside.Add(-1)
+	if err := ctx.Err(); err != nil {
+		return Internal(), err
+	}
+	x := exchange{relay: r, call: wire.Call{
+		RequestID: req.ID, Get: req.Get, Body: req.Body,
+		// No action has a name this long, so a shorter one is as unknown.
+		Action: req.Action[:min(len(req.Action), wire.MaxName)],
+	}}
+	a, err := x.run(context.WithoutCancel(ctx))
+	if a == nil {
+		return Internal(), err
+	}
+	return Reply{Code: a.Code, Body: a.Reply, Sign: a.Sign, Release: a.Release}, err
+}
+
+// record hands audit entries to the sink.
+func (r *Relay) record(ctx context.Context, a *wire.Audit) error {
+	if a.Count == 0 {
+		return nil
+	}
+	r.entries.Add(uint64(a.Count))
+	if err := r.sink.Put(ctx, *a); err != nil {
+		return fmt.Errorf("record %d audit entries from %d: %w", a.Count, a.First, err)
+	}
+	return nil
+}

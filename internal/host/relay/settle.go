@@ -1,0 +1,135 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// A fate is what became of the writes of a pending answer.
+type fate struct {
+	outcome wire.Outcome
+	err     error // of the store, for the log; nil for a plain conflict or replay
+	unknown bool  // outcome is Failed because nobody can tell
+}
+
+// settle stores what a pending answer asks for and tells the core. It returns
+// the core's answer to that, or nil where the reply must not be released; an
+// error beside an answer is for the log only. If last is set there will be no
+// repetition, so the core hears of a conflict as Failed.
+//
+// The audit entries are written at the same time as the records: both must be
+// durable before the reply, and neither needs to wait for the other's disk.
+func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool) (*wire.Answer, wire.Outcome, error) {
+	within, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
+	defer cancel()
+	recorded := make(chan error, 1)
+	go func() { recorded <- r.record(within, &a.Audit) }()
+	f := r.apply(within, a)
+	auditErr := <-recorded
+	if f.outcome == wire.Conflict && (last || auditErr != nil) {
+		f = fate{outcome: wire.Failed, err: store.ErrConflict}
+	}
+
+	// The core must hear the outcome, however long the store has taken.
+	within, cancelResolve := context.WithTimeout(ctx, r.opts.StoreTimeout)
+	defer cancelResolve()
+	end, err := r.core.Resolve(within, wire.Resolve{Handle: a.Handle, Outcome: f.outcome})
+	if err != nil {
+		err = fmt.Errorf("tell core that writes are %s: %w", outcomeName(f.outcome), err)
+		return nil, f.outcome, errors.Join(err, f.err, auditErr)
+	}
+	auditErr = errors.Join(auditErr, r.record(within, &end.Audit))
+	if auditErr != nil || f.unknown {
+		return nil, f.outcome, errors.Join(f.err, auditErr)
+	}
+	return end, f.outcome, f.err
+}
+
+// apply stores the writes and the replay entry of an answer, and finds out what
+// became of them.
+func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
+	if i := slices.IndexFunc(a.Writes, func(w wire.Write) bool { return w.Sweep }); i >= 0 {
+		end := r.sweeps.begin(a.Writes[i].ID.Tenant)
+		defer func() { end(f.outcome == wire.Stored) }()
+	}
+	err := r.store.Apply(ctx, store.Change{Writes: a.Writes, Replay: a.Replay})
+	switch {
+	case err == nil:
+		r.written(a.Writes)
+		return fate{outcome: wire.Stored}
+	case errors.Is(err, store.ErrConflict):
+		return fate{outcome: wire.Conflict}
+	case errors.Is(err, store.ErrReplayed):
+		return fate{outcome: wire.Replayed}
+	}
+	err = fmt.Errorf("store %d records: %w", len(a.Writes), err)
+	stored, lost := r.look(context.WithoutCancel(ctx), a.Writes)
+	if lost != nil {
+		err = errors.Join(err, fmt.Errorf("find out whether they are stored: %w", lost))
+		return fate{wire.Failed, err, true}
+	}
+	if stored {
+		r.written(a.Writes)
+		return fate{outcome: wire.Stored, err: err}
+	}
+	return fate{outcome: wire.Failed, err: err}
+}
+
+// look tells whether writes of unknown outcome are in the store. They are there
+// together or not at all, so one that is found stands for all.
+func (r *Relay) look(ctx context.Context, writes []wire.Write) (stored bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
+	defer cancel()
+	ids := make([]wire.RecordID, len(writes))
+	for i := range writes {
+		ids[i] = writes[i].ID
+	}
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		rows, err := r.read(ctx, ids)
+		if err == nil {
+			for i, row := range rows {
+				if row.Revision == writes[i].Revision && row.Tag == writes[i].Tag() {
+					return true, nil
+				}
+			}
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// written puts stored writes into the row cache. The bytes are copied, as those
+// of an answer may be part of a larger buffer.
+func (r *Relay) written(writes []wire.Write) {
+	for i := range writes {
+		w := &writes[i]
+		r.rows.put(store.Row{
+			ID: w.ID, Revision: w.Revision, Tag: w.Tag(), Primary: w.Primary, Hidden: w.Hidden,
+			Sealed: bytes.Clone(w.Sealed),
+		})
+	}
+}
+
+// outcomeName is the outcome in words, for errors.
+func outcomeName(o wire.Outcome) string {
+	switch o {
+	case wire.Stored:
+		return "stored"
+	case wire.Conflict:
+		return "in conflict"
+	case wire.Replayed:
+		return "replayed"
+	}
+	return "not stored"
+}
