@@ -156,6 +156,8 @@ func TestCheckpoints(t *testing.T) {
 		checks := func(want int, when string) {
 			t.Helper()
 			synctest.Wait()
+			g.core.mu.Lock()
+			defer g.core.mu.Unlock()
 			if g.core.checks != want {
 				t.Errorf("%s: got %d checkpoints, want %d", when, g.core.checks, want)
 			}
