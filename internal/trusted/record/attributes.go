@@ -106,8 +106,12 @@ func (k *Key) Version(number uint32) (Version, bool) {
 	return Version{}, false
 }
 
-// SealApp seals an app record with its API key.
+// SealApp seals an app record with its API key. It refuses a state that OpenApp
+// would refuse.
 func SealApp(keys *domainkey.Keyring, h Header, a App, apiKey secret.Bytes) ([]byte, error) {
+	if err := sealable(h, wire.App, a.validate()); err != nil {
+		return nil, err
+	}
 	b := []byte{appV1, byte(a.State)}
 	b = pack.AppendBool(b, a.Exposed)
 	b = appendInt64s(b, a.Created, a.Modified)
@@ -127,18 +131,24 @@ func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, secret.Byte
 		return a, secret.Bytes{}, err
 	}
 	r := version(attributes, appV1)
-	a.State = readState(r)
+	a.State = State(r.Uint8())
 	a.Exposed = r.Bool()
 	a.Created, a.Modified = r.Int64(), r.Int64()
 	a.Generation = r.Uint32()
 	a.GenerationAt = r.Int64()
-	return a, apiKey, closed(r)
+	if err := finish(r, a.validate()); err != nil {
+		apiKey.Zero()
+		return App{}, secret.Bytes{}, err
+	}
+	return a, apiKey, nil
 }
 
-// SealKey seals a key record. It has no material of its own.
+// SealKey seals a key record. It has no material of its own. It refuses what
+// OpenKey would refuse: an unknown spec, usage, origin or state, over 1000
+// versions, or versions out of order.
 func SealKey(keys *domainkey.Keyring, h Header, k Key) ([]byte, error) {
-	if len(k.Versions) > maxVersions {
-		return nil, fmt.Errorf("seal %s: %d versions, limit %d", h.ID, len(k.Versions), maxVersions)
+	if err := sealable(h, wire.Key, k.validate()); err != nil {
+		return nil, err
 	}
 	b := []byte{keyV1, byte(k.Spec), byte(k.Usage), byte(k.Origin), byte(k.State)}
 	b = appendInt64s(b, k.Created, k.Modified, k.Expires, k.Deleted)
@@ -166,23 +176,31 @@ func OpenKey(keys *domainkey.Keyring, h Header, sealed []byte) (Key, error) {
 	}
 	r := version(attributes, keyV1)
 	k.Spec, k.Usage, k.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
-	k.State = readState(r)
+	k.State = State(r.Uint8())
 	k.Created, k.Modified, k.Expires, k.Deleted = r.Int64(), r.Int64(), r.Int64(), r.Int64()
 	k.Generation, k.Primary = r.Uint32(), r.Uint32()
 	k.Versions = make([]Version, r.Count(maxVersions, versionSize))
 	for i := range k.Versions {
 		v := &k.Versions[i]
-		v.Number, v.State, v.Created = r.Uint32(), readState(r), r.Int64()
+		v.Number, v.State, v.Created = r.Uint32(), State(r.Uint8()), r.Int64()
 		r.Array(v.Digest[:])
 	}
 	if material.Len() != 0 {
 		r.Fail("key record has material")
 	}
-	return k, closed(r)
+	if err := finish(r, k.validate()); err != nil {
+		material.Zero()
+		return Key{}, err
+	}
+	return k, nil
 }
 
-// SealKeyVersion seals the material of one key version.
+// SealKeyVersion seals the material of one key version. It refuses an unknown
+// spec, usage or origin, as OpenKeyVersion does.
 func SealKeyVersion(keys *domainkey.Keyring, h Header, v KeyVersion, material secret.Bytes) ([]byte, error) {
+	if err := sealable(h, wire.KeyVersion, v.validate()); err != nil {
+		return nil, err
+	}
 	b := []byte{keyVersionV1, byte(v.Spec), byte(v.Usage), byte(v.Origin)}
 	return seal(keys, h, appendInt64s(b, v.Created), material)
 }
@@ -200,7 +218,11 @@ func OpenKeyVersion(keys *domainkey.Keyring, h Header, sealed []byte) (KeyVersio
 	r := version(attributes, keyVersionV1)
 	v.Spec, v.Usage, v.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
 	v.Created = r.Int64()
-	return v, material, closed(r)
+	if err := finish(r, v.validate()); err != nil {
+		material.Zero()
+		return KeyVersion{}, secret.Bytes{}, err
+	}
+	return v, material, nil
 }
 
 func appendInt64s(dst []byte, values ...int64) []byte {
@@ -219,16 +241,13 @@ func version(attributes []byte, want uint8) *pack.Reader {
 	return r
 }
 
-func readState(r *pack.Reader) State {
-	s := State(r.Uint8())
-	if r.Err() == nil && (s < PreActivation || s > Destroyed) {
-		r.Fail("state %d is unknown", s)
+// finish ends the reading of attributes; invalid is what validate said of them.
+func finish(r *pack.Reader, invalid error) error {
+	err := r.Close()
+	if err == nil {
+		err = invalid
 	}
-	return s
-}
-
-func closed(r *pack.Reader) error {
-	if err := r.Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrOpen, err)
 	}
 	return nil

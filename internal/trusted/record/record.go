@@ -44,6 +44,9 @@ type Header struct {
 // seal encrypts material with AES-256-GCM under a key derived from the
 // DomainKey and a fresh salt, with header and attributes as additional data.
 func seal(keys *domainkey.Keyring, h Header, attributes []byte, material secret.Bytes) ([]byte, error) {
+	if len(attributes) > maxAttributes {
+		return nil, fmt.Errorf("seal %s: %d bytes of attributes, limit %d", h.ID, len(attributes), maxAttributes)
+	}
 	var salt [saltSize]byte
 	rand.Read(salt[:]) // never fails
 	version := keys.Current()

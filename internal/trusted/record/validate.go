@@ -1,0 +1,73 @@
+package record
+
+import (
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// The same rules hold when sealing and when opening, so that a forgotten field
+// is an error of the action that forgot it and not a record lost.
+
+func (a App) validate() error {
+	if a.State != Active && a.State != Suspended {
+		return fmt.Errorf("an app has no state %d", a.State)
+	}
+	return nil
+}
+
+func (v KeyVersion) validate() error { return knownKind(v.Spec, v.Usage, v.Origin) }
+
+func (k *Key) validate() error {
+	if err := knownKind(k.Spec, k.Usage, k.Origin); err != nil {
+		return err
+	}
+	if err := knownState(k.State); err != nil {
+		return err
+	}
+	if len(k.Versions) > maxVersions {
+		return fmt.Errorf("%d versions, limit %d", len(k.Versions), maxVersions)
+	}
+	last := uint32(0)
+	for _, v := range k.Versions {
+		if v.Number <= last {
+			return fmt.Errorf("version %d follows version %d", v.Number, last)
+		}
+		if err := knownState(v.State); err != nil {
+			return fmt.Errorf("version %d: %w", v.Number, err)
+		}
+		last = v.Number
+	}
+	return nil
+}
+
+func knownKind(spec primitive.Spec, usage Usage, origin Origin) error {
+	switch {
+	case !spec.Valid():
+		return fmt.Errorf("spec %d is unknown", spec)
+	case usage != EncryptDecrypt && usage != SignVerify:
+		return fmt.Errorf("usage %d is unknown", usage)
+	case origin != Internal && origin != External:
+		return fmt.Errorf("origin %d is unknown", origin)
+	}
+	return nil
+}
+
+func knownState(s State) error {
+	if s < PreActivation || s > Destroyed {
+		return fmt.Errorf("state %d is unknown", s)
+	}
+	return nil
+}
+
+// sealable refuses a record that could not be opened again under h.
+func sealable(h Header, want wire.RecordType, invalid error) error {
+	if h.ID.Type != want {
+		return fmt.Errorf("seal %s: the record is of type %s", h.ID, want)
+	}
+	if invalid != nil {
+		return fmt.Errorf("seal %s: %w", h.ID, invalid)
+	}
+	return nil
+}
