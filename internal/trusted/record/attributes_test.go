@@ -1,0 +1,247 @@
+package record
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Offsets in attributes, docs/formats.md#sealed-record-v1.
+const (
+	atLayout     = 0 // of all types
+	atAppState   = 1
+	atAppExposed = 2
+	atSpec       = 1 // of keys and key versions
+	atUsage      = 2
+	atOrigin     = 3
+	atKeyState   = 4
+	atCount      = 45
+	atVersions   = 49
+	atStated     = 4 // state, in a version
+)
+
+// set returns a change of one byte.
+func set(at int, value byte) func([]byte) []byte {
+	return func(b []byte) []byte { b[at] = value; return b }
+}
+
+func cut(n int) func([]byte) []byte { return func(b []byte) []byte { return b[:len(b)-n] } }
+
+func add(more ...byte) func([]byte) []byte {
+	return func(b []byte) []byte { return append(b, more...) }
+}
+
+// count sets the number of versions and appends that many of them.
+func count(stated uint32, numbers ...uint32) func([]byte) []byte {
+	return func(b []byte) []byte {
+		binary.BigEndian.PutUint32(b[atCount:], stated)
+		b = b[:atVersions]
+		for _, n := range numbers {
+			v := make([]byte, versionSize)
+			binary.BigEndian.PutUint32(v, n)
+			v[atStated] = byte(Active)
+			b = append(b, v...)
+		}
+		return b
+	}
+}
+
+func upTo(n uint32) (numbers []uint32) {
+	for i := range n {
+		numbers = append(numbers, i+1)
+	}
+	return numbers
+}
+
+// TestBadAttributes has records that are genuine in every way but say what this
+// code does not know.
+func TestBadAttributes(t *testing.T) {
+	r := rings(t)[oneVersion]
+	const app, key, version = "new app", "AES key", "AES key, version 1"
+	for _, row := range []struct {
+		name, record string
+		change       func([]byte) []byte
+		cause        string
+	}{
+		{"app of layout 0", app, set(atLayout, 0), "layout 0 is unknown"},
+		{"app of layout 2", app, set(atLayout, 2), "layout 2 is unknown"},
+		{"app without attributes", app, cut(31), "got 0 bytes"},
+		{"app cut short", app, cut(1), "malformed"},
+		{"app with a byte more", app, add(0), "1 trailing bytes"},
+		{"app without a state", app, set(atAppState, 0), "no state 0"},
+		{"app of a key's state", app, set(atAppState, byte(Deactivated)), "no state 4"},
+		{"app in pre-activation", app, set(atAppState, byte(PreActivation)), "no state 1"},
+		{"app of an unknown state", app, set(atAppState, 255), "no state 255"},
+		{"app exposed twice", app, set(atAppExposed, 2), "boolean is 2"},
+		{"key of layout 0", key, set(atLayout, 0), "layout 0 is unknown"},
+		{"key of layout 2", key, set(atLayout, 2), "layout 2 is unknown"},
+		{"key without attributes", key, cut(atVersions + versionSize), "got 0 bytes"},
+		{"key cut short", key, cut(1), "count"},
+		{"key with a byte more", key, add(0), "1 trailing bytes"},
+		{"key with a version more", key, add(make([]byte, versionSize)...), "45 trailing bytes"},
+		{"key without a spec", key, set(atSpec, 0), "spec"},
+		{"key of an unknown spec", key, set(atSpec, 255), "spec"},
+		{"key without a usage", key, set(atUsage, 0), "usage 0 is unknown"},
+		{"key of an unknown usage", key, set(atUsage, 3), "usage 3 is unknown"},
+		{"key without an origin", key, set(atOrigin, 0), "origin 0 is unknown"},
+		{"key of an unknown origin", key, set(atOrigin, 3), "origin 3 is unknown"},
+		{"key without a state", key, set(atKeyState, 0), "state 0 is unknown"},
+		{"key of an unknown state", key, set(atKeyState, 7), "state 7 is unknown"},
+		{"version without a state", key, set(atVersions+atStated, 0), "version 1: state 0 is unknown"},
+		{"version of an unknown state", key, set(atVersions+atStated, 7), "version 1: state 7 is unknown"},
+		{"fewer versions than counted", key, count(2, 1), "count 2"},
+		{"more versions than counted", key, count(1, 1, 2), "trailing bytes"},
+		{"too many versions", key, count(maxVersions+1, upTo(maxVersions+1)...), "count 1001"},
+		{"far too many versions", key, count(math.MaxUint32, 1), "count 4294967295"},
+		{"version 0", key, count(1, 0), "version 0 follows"},
+		{"version twice", key, count(2, 1, 1), "version 1 follows version 1"},
+		{"versions out of order", key, count(3, 1, 3, 2), "version 2 follows version 3"},
+		{"key version of layout 0", version, set(atLayout, 0), "layout 0 is unknown"},
+		{"key version of layout 2", version, set(atLayout, 2), "layout 2 is unknown"},
+		{"key version without attributes", version, cut(12), "got 0 bytes"},
+		{"key version cut short", version, cut(1), "malformed"},
+		{"key version with a byte more", version, add(0), "1 trailing bytes"},
+		{"key version without a spec", version, set(atSpec, 0), "spec"},
+		{"key version of an unknown spec", version, set(atSpec, 255), "spec"},
+		{"key version of an unknown usage", version, set(atUsage, 3), "usage 3 is unknown"},
+		{"key version without an origin", version, set(atOrigin, 0), "origin 0 is unknown"},
+	} {
+		s := sample(t, row.record)
+		attributes, _ := openByLayout(t, r, s.Sealed)
+		sealed := mustSeal(t, r.Keyring, s.header(), row.change(bytes.Clone(attributes)), s.Material)
+		refused(t, row.name, r.Keyring, s.header(), sealed, row.cause)
+	}
+	s := sample(t, key)
+	attributes, _ := openByLayout(t, r, s.Sealed)
+	refused(t, "key with material", r.Keyring, s.header(), mustSeal(t, r.Keyring, s.header(), attributes, []byte("material")), "has material")
+}
+
+func mustSeal(t testing.TB, keys *domainkey.Keyring, h Header, attributes, material []byte) []byte {
+	t.Helper()
+	sealed, err := seal(keys, h, attributes, secret.Copy(material))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+// TestExtremeAttributes has the ends of every number's range.
+func TestExtremeAttributes(t *testing.T) {
+	keys := rings(t)[oneVersion].Keyring
+	const last = math.MaxUint32
+	h := Header{wire.RecordID{Tenant: wire.UUID{1}, ID: wire.UUID{2}, Version: last}, math.MaxUint64}
+	for _, want := range []any{
+		App{State: Active, Created: math.MinInt64, Modified: math.MaxInt64, Generation: last, GenerationAt: -1},
+		App{State: Suspended, Exposed: true},
+		Key{
+			Spec: primitive.HMAC, Usage: SignVerify, Origin: External, State: Destroyed,
+			Created: math.MinInt64, Modified: -1, Expires: math.MaxInt64, Deleted: 1, Generation: last, Primary: last,
+			Versions: []Version{{1, Compromised, math.MinInt64, [32]byte{255}}, {last, PreActivation, math.MaxInt64, [32]byte{31: 1}}},
+		},
+		Key{Spec: primitive.AESGCM128, Usage: EncryptDecrypt, Origin: Internal, State: PreActivation, Versions: []Version{}},
+		KeyVersion{Spec: primitive.SM2, Usage: SignVerify, Origin: External, Created: math.MinInt64},
+	} {
+		sealed, err := sealAny(keys, &h, want)
+		if err != nil {
+			t.Errorf("seal %+v: %v", want, err)
+			continue
+		}
+		if got, _, err := openAny(keys, h, sealed); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("open: got %+v, %v, want %+v", got, err, want)
+		}
+	}
+}
+
+// sealAny seals attributes of any type, sets the type in h and adds no material.
+func sealAny(keys *domainkey.Keyring, h *Header, attributes any) ([]byte, error) {
+	switch a := attributes.(type) {
+	case App:
+		h.ID.Type = wire.App
+		return SealApp(keys, *h, a, secret.Bytes{})
+	case Key:
+		h.ID.Type = wire.Key
+		return SealKey(keys, *h, a)
+	}
+	h.ID.Type = wire.KeyVersion
+	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Bytes{})
+}
+
+// TestSealRefusals has records that could not be opened again.
+func TestSealRefusals(t *testing.T) {
+	keys := rings(t)[oneVersion].Keyring
+	good := sample(t, "AES key").key()
+	with := func(change func(*Key)) Key {
+		k := good
+		change(&k)
+		return k
+	}
+	for _, row := range []struct {
+		name       string
+		attributes any
+		cause      string
+	}{
+		{"app without a state", App{}, "no state 0"},
+		{"app destroyed", App{State: Destroyed}, "no state 6"},
+		{"key without attributes", Key{}, "spec"},
+		{"key without a usage", with(func(k *Key) { k.Usage = 0 }), "usage 0"},
+		{"key without an origin", with(func(k *Key) { k.Origin = 0 }), "origin 0"},
+		{"key without a state", with(func(k *Key) { k.State = 0 }), "state 0"},
+		{"key with too many versions", with(func(k *Key) { k.Versions = make([]Version, maxVersions+1) }), "1001 versions, limit 1000"},
+		{"version 0", with(func(k *Key) { k.Versions = []Version{{State: Active}} }), "version 0"},
+		{"version without a state", with(func(k *Key) { k.Versions = []Version{{Number: 1}} }), "state 0"},
+		{"version twice", with(func(k *Key) { k.Versions = []Version{good.Versions[0], good.Versions[0]} }), "version 1 follows version 1"},
+		{"key version without attributes", KeyVersion{}, "spec"},
+		{"key version without an origin", KeyVersion{Spec: good.Spec, Usage: good.Usage}, "origin 0"},
+	} {
+		sealed, err := sealAny(keys, &Header{}, row.attributes)
+		if err == nil || sealed != nil || !strings.Contains(err.Error(), row.cause) {
+			t.Errorf("%s: got %d bytes, %v, want %q", row.name, len(sealed), err, row.cause)
+		}
+	}
+	app, version := sample(t, "new app"), sample(t, "AES key, version 1")
+	for name, f := range map[string]func() ([]byte, error){
+		"app named as key":         func() ([]byte, error) { return SealApp(keys, version.header(), *app.App, secret.Bytes{}) },
+		"key named as version":     func() ([]byte, error) { return SealKey(keys, version.header(), good) },
+		"key version named as app": func() ([]byte, error) { return SealKeyVersion(keys, app.header(), *version.KeyVersion, secret.Bytes{}) },
+	} {
+		if sealed, err := f(); err == nil || sealed != nil {
+			t.Errorf("%s: got %d bytes, want a refusal", name, len(sealed))
+		}
+	}
+}
+
+// FuzzAttributes decodes what is inside the seal. The salt is random but nothing
+// looks at it.
+func FuzzAttributes(f *testing.F) {
+	r := rings(f)[oneVersion]
+	for _, name := range ofEachType {
+		s := sample(f, name)
+		attributes, _, _ := open(r.Keyring, s.header(), s.Sealed)
+		f.Add(byte(s.Type), attributes)
+	}
+	f.Fuzz(func(t *testing.T, typ byte, attributes []byte) {
+		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%3 + 1)}}
+		if len(attributes) > maxAttributes {
+			return
+		}
+		got, _, err := openAny(r.Keyring, h, mustSeal(t, r.Keyring, h, attributes, nil))
+		if err != nil {
+			return
+		}
+		sealed, err := sealAny(r.Keyring, &h, got)
+		if err != nil {
+			t.Fatalf("seal %+v, which was opened: %v", got, err)
+		}
+		if again, _ := openByLayout(t, r, sealed); !bytes.Equal(again, attributes) {
+			t.Errorf("two encodings of one value: %x and %x", attributes, again)
+		}
+	})
+}

@@ -1,0 +1,264 @@
+package record
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// hexBytes is a byte string written in hexadecimal in a JSON file.
+type hexBytes []byte
+
+func (h *hexBytes) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
+}
+
+// Names of keyrings in the bundles of package domainkey. The second holds the
+// version of the first and one more; the third has the keys of the first in
+// another domain.
+const (
+	oneVersion  = "one version"
+	twoVersions = "two versions"
+	otherDomain = "other domain, same keys"
+)
+
+type ring struct {
+	*domainkey.Keyring
+	domain     []byte
+	domainKeys []hexBytes
+}
+
+// fixedSeal is a platform that knows one seal key.
+type fixedSeal []byte
+
+func (fixedSeal) Name() string           { return "fixed" }
+func (fixedSeal) Simulated() bool        { return true }
+func (fixedSeal) Identity() tee.Identity { return tee.Identity{} }
+
+func (k fixedSeal) SealKey(tee.KeyRequest) (secret.Bytes, error) { return secret.Copy(k), nil }
+
+// rings opens the released bundles, so that records are sealed under keys that
+// never change.
+func rings(t testing.TB) map[string]ring {
+	t.Helper()
+	b, err := os.ReadFile("../domainkey/testdata/bundles.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Bundles []struct {
+			Name, Genesis           string
+			SealKey, Bundle, Domain hexBytes
+			DomainKeys              []hexBytes
+		}
+	}
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]ring{}
+	for _, b := range file.Bundles {
+		dir := t.TempDir()
+		for name, content := range map[string][]byte{domainkey.GenesisFile: []byte(b.Genesis), domainkey.BundleFile: b.Bundle} {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		keys, _, err := domainkey.Open(dir, fixedSeal(b.SealKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[b.Name] = ring{keys, b.Domain, b.DomainKeys}
+	}
+	return all
+}
+
+// Records of released versions. Add entries, never change one: a failure here
+// means that stored records can no longer be opened.
+//
+//go:embed testdata/records.json
+var released []byte
+
+type releasedRecord struct {
+	Name, Keyring    string
+	Type             wire.RecordType
+	Tenant, ID       hexBytes
+	Version          uint32
+	Revision         uint64
+	DKVersion        uint32
+	Material, Sealed hexBytes
+
+	// One of these.
+	App *App
+	Key *struct {
+		Spec                                primitive.Spec
+		Usage                               Usage
+		Origin                              Origin
+		State                               State
+		Created, Modified, Expires, Deleted int64
+		Generation, Primary                 uint32
+		Versions                            []struct {
+			Number  uint32
+			State   State
+			Created int64
+			Digest  hexBytes
+		}
+	}
+	KeyVersion *KeyVersion
+}
+
+func releasedRecords(t testing.TB) []releasedRecord {
+	t.Helper()
+	var file struct{ Records []releasedRecord }
+	if err := json.Unmarshal(released, &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Records) == 0 {
+		t.Fatal("testdata/records.json has no records")
+	}
+	return file.Records
+}
+
+// sample returns one of the released records.
+func sample(t testing.TB, name string) releasedRecord {
+	t.Helper()
+	all := releasedRecords(t)
+	i := slices.IndexFunc(all, func(r releasedRecord) bool { return r.Name == name })
+	if i < 0 {
+		t.Fatalf("testdata/records.json has no record %q", name)
+	}
+	return all[i]
+}
+
+func (r releasedRecord) header() Header {
+	return Header{wire.RecordID{Type: r.Type, Tenant: wire.UUID(r.Tenant), ID: wire.UUID(r.ID), Version: r.Version}, r.Revision}
+}
+
+// key is the key record as this package has it.
+func (r releasedRecord) key() Key {
+	k := Key{
+		Spec: r.Key.Spec, Usage: r.Key.Usage, Origin: r.Key.Origin, State: r.Key.State,
+		Created: r.Key.Created, Modified: r.Key.Modified, Expires: r.Key.Expires, Deleted: r.Key.Deleted,
+		Generation: r.Key.Generation, Primary: r.Key.Primary, Versions: []Version{},
+	}
+	for _, v := range r.Key.Versions {
+		k.Versions = append(k.Versions, Version{v.Number, v.State, v.Created, [32]byte(v.Digest)})
+	}
+	return k
+}
+
+// seal seals what r holds with this package.
+func (r releasedRecord) seal(keys *domainkey.Keyring) ([]byte, error) {
+	material := secret.New(r.Material)
+	switch {
+	case r.App != nil:
+		return SealApp(keys, r.header(), *r.App, material)
+	case r.Key != nil:
+		return SealKey(keys, r.header(), r.key())
+	}
+	return SealKeyVersion(keys, r.header(), *r.KeyVersion, material)
+}
+
+// openAny opens a record as the type that h names.
+func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, material secret.Bytes, err error) {
+	switch h.ID.Type {
+	case wire.App:
+		return anyOf(OpenApp(keys, h, sealed))
+	case wire.Key:
+		k, err := OpenKey(keys, h, sealed)
+		return k, secret.Bytes{}, err
+	}
+	return anyOf(OpenKeyVersion(keys, h, sealed))
+}
+
+func anyOf[T any](v T, material secret.Bytes, err error) (any, secret.Bytes, error) {
+	return v, material, err
+}
+
+// Offsets in a sealed record, docs/formats.md#sealed-record-v1.
+const (
+	atFormat     = 0
+	atType       = 1
+	atDomain     = 2
+	atTenant     = 34
+	atID         = 50
+	atVersion    = 66
+	atRevision   = 70
+	atDKVersion  = 78
+	atSalt       = 82
+	atLength     = 114
+	atAttributes = 118
+)
+
+// sealByLayout builds a record with the standard library alone.
+func sealByLayout(t testing.TB, r ring, h Header, dkVersion uint32, salt, attributes, material []byte) []byte {
+	t.Helper()
+	out := []byte{1, byte(h.ID.Type)}
+	out = append(out, r.domain...)
+	out = append(out, h.ID.Tenant[:]...)
+	out = append(out, h.ID.ID[:]...)
+	out = binary.BigEndian.AppendUint32(out, h.ID.Version)
+	out = binary.BigEndian.AppendUint64(out, h.Revision)
+	out = binary.BigEndian.AppendUint32(out, dkVersion)
+	out = append(out, salt...)
+	out = binary.BigEndian.AppendUint32(out, uint32(len(attributes)))
+	out = append(out, attributes...)
+	aead, nonce := wrappingByLayout(t, r, dkVersion, salt)
+	return append(out, aead.Seal(nil, nonce, material, out)...)
+}
+
+// openByLayout opens a record with the standard library alone.
+func openByLayout(t testing.TB, r ring, sealed []byte) (attributes, material []byte) {
+	t.Helper()
+	end := atAttributes + int(binary.BigEndian.Uint32(sealed[atLength:]))
+	aead, nonce := wrappingByLayout(t, r, binary.BigEndian.Uint32(sealed[atDKVersion:]), sealed[atSalt:atLength])
+	material, err := aead.Open(nil, nonce, sealed[end:], sealed[:end])
+	if err != nil {
+		t.Fatalf("by layout: %v", err)
+	}
+	return sealed[atAttributes:end], material
+}
+
+func wrappingByLayout(t testing.TB, r ring, dkVersion uint32, salt []byte) (cipher.AEAD, []byte) {
+	t.Helper()
+	purpose, err := hkdf.Expand(sha256.New, r.domainKeys[dkVersion-1], "ehsm/record-wrapping/v1\x00"+string(r.domain), 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prk, err := hkdf.Extract(sha256.New, purpose, salt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	okm, err := hkdf.Expand(sha256.New, prk, "ehsm/record/v1\x00", 44)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(okm[:32])
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aead, okm[32:]
+}
+
+// join concatenates.
+func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
