@@ -1,0 +1,18 @@
+# Everything a maintainer types. `make test` is what the gate runs.
+.PHONY: build test long mutants bench fuzz
+
+build:
+	go build -trimpath -o bin/ ./cmd/...
+
+test:
+	scripts/test.sh
+
+# What takes longer than the gate may: kill loops, long fuzzing, large stores.
+long:
+	scripts/long.sh
+
+mutants:
+	go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core
+
+bench: build
+	bin/ehsm bench

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Fuzzes each target for a time. Usage: scripts/fuzz.sh TIME [third]
+# "third" takes those whose turn it is today.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+time=$1 only=${2:-all}
+n=0 ran=0
+today=$(($(date +%s) / 86400))
+while read -r file target; do
+	n=$((n + 1))
+	if [ "$only" = third ] && [ $(((n + today) % 3)) -ne 0 ]; then
+		continue
+	fi
+	ran=$((ran + 1))
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "./$(dirname "$file")" | tail -n 1
+done < <(git grep -n -o -E '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | sed -E 's/:[0-9]+:func /\t/' | sort)
+echo "fuzzed $ran of $n targets for $time each"
+[ "$ran" -gt 0 ]

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The tests of a change, with the time that each step takes. In CI (CI=true) a
+# skipped test is a failure, unless it misses TEE hardware.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
+
+budget=()
+step() { # NAME COMMAND...
+	local name=$1 from=$SECONDS
+	shift
+	echo "== $name"
+	"$@"
+	budget+=("$(printf '%5d s  %s' $((SECONDS - from)) "$name")")
+}
+
+unformatted() {
+	local files
+	files=$(gofmt -l $(git ls-files '*.go'))
+	[ -z "$files" ] || { echo "gofmt would change:" "$files" >&2; return 1; }
+}
+
+# go_test runs go test and refuses skips for any reason but missing hardware.
+go_test() {
+	local log
+	log=$(mktemp)
+	if ! go test "$@" -v -timeout 15m ./... >"$log" 2>&1; then
+		grep -v -E '^(=== |--- (PASS|SKIP)|    --- (PASS|SKIP)|PASS$)' "$log" | grep -v -E '^ *--- PASS' | tail -n 300
+		rm -f "$log"
+		return 1
+	fi
+	grep -E '^(ok|FAIL)' "$log"
+	echo "$(grep -c -E '^ *--- PASS' "$log") tests and subtests passed, $(grep -c -E '^ *--- SKIP' "$log" || true) skipped"
+	if [ "${CI:-}" = true ] && grep -A1 -E '^ *--- SKIP' "$log" | grep -v -E '^ *--- SKIP|^--$' | grep -v 'TEE hardware'; then
+		echo "tests were skipped for a reason other than missing TEE hardware" >&2
+		rm -f "$log"
+		return 1
+	fi
+	rm -f "$log"
+}
+
+step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git
+step "gofmt" unformatted
+step "vet" go vet ./...
+step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+echo "== govulncheck: NOT RUN (its database is not reachable from here)"
+step "tests with the race detector" go_test -race -shuffle=on
+step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon
+step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/trusted/core
+step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
+step "the README's commands" scripts/readme.sh
+
+echo
+echo "budget:"
+printf '%s\n' "${budget[@]}"
+echo "total: $SECONDS s"
