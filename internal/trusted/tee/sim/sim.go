@@ -39,10 +39,11 @@ type Machine struct {
 	id   tee.Identity
 }
 
-// Open opens the simulated machine in dir. Where neither dir nor its files
-// exist it makes a new machine, so that a lost file is an error and never a
-// machine with other keys. Files that others may read are refused.
+// Open opens the simulated machine in dir. Where dir is missing or empty it
+// makes a new machine; one lost file of two is an error and never a machine with
+// other keys. Files that others may read are refused.
 func Open(dir string, product, svn uint16) (*Machine, error) {
+	dir = filepath.Clean(dir) // "sim/" would be its own parent
 	if err := create(dir); err != nil {
 		return nil, fmt.Errorf("simulated machine %s: %w", dir, err)
 	}
@@ -142,7 +143,26 @@ func create(dir string) error {
 			return err
 		}
 	}
-	return os.Rename(tmp, dir)
+	if err := syncDir(tmp); err != nil {
+		return err
+	}
+	// os.Rename replaces no directory, and Remove none that has files.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir)) // or a crash could lose it, with all it sealed
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 func writeSynced(path string, b []byte) error {

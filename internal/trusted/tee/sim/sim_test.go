@@ -56,6 +56,31 @@ func TestSealKeysAreBound(t *testing.T) {
 	}
 }
 
+func TestNewMachine(t *testing.T) {
+	q := tee.KeyRequest{Policy: tee.BindSigner, SVN: 1}
+	for name, path := range map[string]string{
+		"no directory": "/sim", "no parents": "/a/b/sim", "empty directory": "/empty", "slash at the end": "/sim/",
+	} {
+		parent := t.TempDir()
+		if err := os.Mkdir(filepath.Join(parent, "empty"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		dir := parent + path
+		if sealKey(t, open(t, dir, 1, 1), q) != sealKey(t, open(t, dir, 1, 1), q) {
+			t.Errorf("%s: a second start gets another key", name)
+		}
+		for file, want := range map[string]os.FileMode{".": 0o700, machineFile: 0o600, signerFile: 0o600} {
+			info, err := os.Stat(filepath.Join(dir, file))
+			if err != nil || info.Mode().Perm() != want {
+				t.Errorf("%s: %s has mode %v, %v, want %o", name, file, info.Mode(), err, want)
+			}
+		}
+		if left, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Clean(dir)), ".sim-*")); err != nil || len(left) != 0 {
+			t.Errorf("%s: left %v behind, %v", name, left, err)
+		}
+	}
+}
+
 func TestRefusedRequests(t *testing.T) {
 	m := open(t, filepath.Join(t.TempDir(), "sim"), 1, 2)
 	for name, q := range map[string]tee.KeyRequest{
