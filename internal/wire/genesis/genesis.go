@@ -18,11 +18,13 @@ import (
 // Format is the value of the format member.
 const Format = "ehsm-genesis/v1"
 
+// DefaultWindow is the request window of a domain whose maker chose none.
+const DefaultWindow = 10 * time.Minute
+
 const (
-	maxSize       = 64 << 10 // bytes of a genesis file
-	DefaultWindow = 10 * time.Minute
-	minWindow     = time.Minute
-	maxWindow     = time.Hour
+	maxSize   = 64 << 10 // bytes of a genesis file
+	minWindow = 60       // seconds
+	maxWindow = 3600     // seconds
 )
 
 // ErrInvalid is wrapped by every error of this package.
@@ -62,7 +64,7 @@ func (g Genesis) Encode() ([]byte, error) {
 	}
 	b, err := json.MarshalIndent(g, "", "  ")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return append(b, '\n'), nil
 }
@@ -97,8 +99,8 @@ func (g Genesis) validate() error {
 		return fmt.Errorf("%w: created must be a UTC time", ErrInvalid)
 	case len(g.DomainKey) != ed25519.PublicKeySize:
 		return fmt.Errorf("%w: domainKey has %d bytes, want %d", ErrInvalid, len(g.DomainKey), ed25519.PublicKeySize)
-	case g.Window() < minWindow || g.Window() > maxWindow:
-		return fmt.Errorf("%w: requestWindowSeconds is %d, want %v to %v", ErrInvalid, g.RequestWindow, minWindow, maxWindow)
+	case g.RequestWindow < minWindow || g.RequestWindow > maxWindow: // in seconds, as a duration may overflow
+		return fmt.Errorf("%w: requestWindowSeconds is %d, want %d to %d", ErrInvalid, g.RequestWindow, minWindow, maxWindow)
 	}
 	return nil
 }

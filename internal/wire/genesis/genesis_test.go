@@ -46,11 +46,32 @@ func TestRefusals(t *testing.T) {
 		"short key":      edit("AQEB", ""),
 		"no window":      edit("600", "0"),
 		"long window":    edit("600", "86400"),
+		"wrapped window": edit("600", "36028797018964028"), // 60 + 1<<55 seconds are a minute of nanoseconds
+		"before window":  edit("600", "-600"),
 		"local time":     edit("05Z", "05+01:00"),
 		"too long":       append(bytes.Clone(good), make([]byte, maxSize)...),
 	} {
 		if _, _, err := Parse(b); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: got %v, want ErrInvalid", name, err)
+		}
+	}
+}
+
+func TestEncodeRefusals(t *testing.T) {
+	for name, change := range map[string]func(*Genesis){
+		"no format":   func(g *Genesis) { g.Format = "" },
+		"no date":     func(g *Genesis) { g.Created = time.Time{} },
+		"local date":  func(g *Genesis) { g.Created = g.Created.In(time.FixedZone("", 3600)) },
+		"far date":    func(g *Genesis) { g.Created = g.Created.AddDate(8000, 0, 0) },
+		"long key":    func(g *Genesis) { g.DomainKey = append(g.DomainKey, 1) },
+		"no window":   func(g *Genesis) { g.RequestWindow = 0 },
+		"59 seconds":  func(g *Genesis) { g.RequestWindow = 59 },
+		"over 1 hour": func(g *Genesis) { g.RequestWindow = 3601 },
+	} {
+		g := sample()
+		change(&g)
+		if b, err := g.Encode(); !errors.Is(err, ErrInvalid) || b != nil {
+			t.Errorf("%s: got %q, %v, want ErrInvalid", name, b, err)
 		}
 	}
 }
