@@ -1,0 +1,142 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// pruneStep is how many replay entries are dropped at once. Changes get their
+// turn between two steps.
+const pruneStep = 1000
+
+// Apply stores c as a whole or not at all; it is durable when Apply returns nil.
+// A write with Expected 0 creates its record, any other replaces the record of
+// that revision.
+//
+// Nothing is stored if it returns store.ErrConflict (another revision is there),
+// store.ErrReplayed (the replay entry is there), store.ErrInvalid (see
+// store.Change.Check), store.ErrClosed, or the error of ctx, which counts only
+// until the writer takes the change: after that the outcome is awaited. Any
+// other error is one of the disk or the file; the changes that shared its
+// transaction fail with it, and nothing of them is stored.
+//
+// c is not changed and not kept.
+func (s *Store) Apply(ctx context.Context, c store.Change) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	size := 0
+	for i := range c.Writes {
+		size += len(c.Writes[i].Sealed)
+	}
+	return s.do(ctx, size, func(w *writer) (refusal, err error) { return w.apply(&c) })
+}
+
+func (w *writer) apply(c *store.Change) (refusal, err error) {
+	// Everything is checked before anything is written, so that a refusal
+	// leaves the transaction as it was.
+	if refusal, err = w.check(c); refusal != nil || err != nil {
+		return refusal, err
+	}
+	for i := range c.Writes {
+		if err := w.put(&c.Writes[i]); err != nil {
+			return nil, fmt.Errorf("write %s: %w", c.Writes[i].ID, err)
+		}
+	}
+	if r := c.Replay; r != nil {
+		if _, err := w.addReplay.exec(r.Tenant[:], r.Tag[:], r.Until); err != nil {
+			return nil, fmt.Errorf("write replay entry: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+func (w *writer) check(c *store.Change) (refusal, err error) {
+	if r := c.Replay; r != nil {
+		_, found, err := w.replayed.number(r.Tenant[:], r.Tag[:])
+		if err != nil {
+			return nil, fmt.Errorf("look for replay entry: %w", err)
+		}
+		if found {
+			return store.ErrReplayed, nil
+		}
+	}
+	clear(w.seen)
+	for i := range c.Writes {
+		wr := &c.Writes[i]
+		have, ok := w.seen[wr.ID]
+		if !ok {
+			if have, err = w.stored(&wr.ID); err != nil {
+				return nil, fmt.Errorf("look for %s: %w", wr.ID, err)
+			}
+		}
+		if have != wr.Expected {
+			return fmt.Errorf("%w: %s has revision %d, want %d", store.ErrConflict, wr.ID, have, wr.Expected), nil
+		}
+		w.seen[wr.ID] = wr.Revision
+	}
+	return nil, nil
+}
+
+// stored returns the revision of a record, 0 if there is none.
+func (w *writer) stored(id *wire.RecordID) (uint64, error) {
+	n, _, err := w.revision.number(id.Tenant[:], id.ID[:], int64(id.Type), int64(id.Version))
+	return uint64(n), err
+}
+
+func (w *writer) put(wr *wire.Write) error {
+	put := &w.update
+	if wr.Expected == 0 {
+		put = &w.insert
+	}
+	hidden := int64(0)
+	if wr.Hidden {
+		hidden = 1
+	}
+	n, err := put.exec(wr.ID.Tenant[:], wr.ID.ID[:], int64(wr.ID.Type), int64(wr.ID.Version),
+		int64(wr.Revision), int64(wr.Primary), hidden, wr.Sealed)
+	if err != nil {
+		return err
+	}
+	if n != 1 {
+		return fmt.Errorf("%d rows changed, want 1", n)
+	}
+	if wr.Sweep {
+		_, err = w.addSweep.exec(wr.ID.Tenant[:])
+	}
+	return err
+}
+
+// EndSweep forgets that a sweep of tenant is due, also one that a write asked
+// for after the caller last looked: the caller must read the app record again
+// afterwards and sweep once more if its revision has moved. It is no error if
+// none is due.
+func (s *Store) EndSweep(ctx context.Context, tenant wire.UUID) error {
+	return s.do(ctx, 0, func(w *writer) (refusal, err error) {
+		_, err = w.endSweep.exec(tenant[:])
+		return nil, err
+	})
+}
+
+// PruneReplays drops the replay entries whose Until is below before, Unix
+// milliseconds, in steps of which each is a transaction. It returns how many it
+// has dropped, also beside an error.
+func (s *Store) PruneReplays(ctx context.Context, before int64) (int, error) {
+	for total := 0; ; {
+		var n int64
+		err := s.do(ctx, 0, func(w *writer) (refusal, err error) {
+			n, err = w.expireReplays.exec(before, int64(pruneStep))
+			return nil, err
+		})
+		if err != nil {
+			return total, err
+		}
+		total += int(n)
+		if n < pruneStep {
+			return total, nil
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+const (
+	getQuery = `SELECT revision, "primary", hidden, sealed FROM records INDEXED BY names
+		WHERE tenant = ? AND id = ? AND type = ? AND version = ?`
+
+	listQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records INDEXED BY names
+		WHERE tenant = ? AND id > ? AND type = ? AND hidden = 0 ORDER BY id LIMIT ?`
+
+	// SQLite uses a partial index only if its condition stands in the query.
+	// The type is the number of wire.Key, which is persisted and never changes.
+	listKeysQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records
+		WHERE tenant = ? AND id > ? AND type = 2 AND hidden = 0 ORDER BY id LIMIT ?`
+
+	sweepsQuery = `SELECT tenant FROM sweeps ORDER BY tenant`
+)
+
+// A reader is the connections that read, with their statements.
+type reader struct {
+	db                               *sql.DB
+	get, list, listKeys, sweeps, one *sql.Stmt
+}
+
+func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
+	db, err := openDB(dsn, conns)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{db: db}
+	for _, q := range []struct {
+		stmt  **sql.Stmt
+		query string
+	}{
+		{&r.get, getQuery},
+		{&r.list, listQuery},
+		{&r.listKeys, listKeysQuery},
+		{&r.sweeps, sweepsQuery},
+		{&r.one, `SELECT 1 FROM records LIMIT 1`},
+	} {
+		if *q.stmt, err = db.PrepareContext(ctx, q.query); err != nil {
+			db.Close()
+			return nil, fmt.Errorf("prepare %q: %w", q.query, err)
+		}
+	}
+	return r, nil
+}
+
+func (r *reader) ping(ctx context.Context) error {
+	var n int
+	err := r.one.QueryRowContext(ctx).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	return err
+}
+
+// close waits for the queries in progress.
+func (r *reader) close() error { return r.db.Close() }
+
+// Get returns the records of ids, in that order and all of one moment. A record
+// the store does not have is a Row with its ID and Revision 0.
+func (s *Store) Get(ctx context.Context, ids []wire.RecordID) ([]store.Row, error) {
+	if s.isClosing() {
+		return nil, store.ErrClosed
+	}
+	rows, err := s.reader.all(ctx, ids)
+	if err != nil {
+		return nil, s.readError("get records", err)
+	}
+	return rows, nil
+}
+
+func (r *reader) all(ctx context.Context, ids []wire.RecordID) ([]store.Row, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	// A transaction, so that a key and its version come from one state.
+	tx, err := r.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback() // it has nothing to lose
+	get := tx.StmtContext(ctx, r.get)
+	rows := make([]store.Row, len(ids))
+	for i, id := range ids {
+		row := store.Row{ID: id}
+		err := get.QueryRowContext(ctx, id.Tenant[:], id.ID[:], id.Type, id.Version).
+			Scan(&row.Revision, &row.Primary, &row.Hidden, &row.Sealed)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, fmt.Errorf("read %s: %w", id, err)
+		}
+		row.Tag = wire.SealedTag(row.Sealed)
+		rows[i] = row
+	}
+	return rows, nil
+}
+
+// List returns the records that q asks for and that are not hidden, ordered by
+// ID, from the first ID above after (the zero UUID: from the start) and at most
+// q.Limit of them. Fewer than q.Limit are the last. Key versions cannot be
+// listed, as many share an ID and a page could end between them: store.ErrInvalid.
+func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) ([]store.Row, error) {
+	if s.isClosing() {
+		return nil, store.ErrClosed
+	}
+	if q.Type != wire.App && q.Type != wire.Key || q.Limit < 0 {
+		return nil, fmt.Errorf("%w: listing of %s with limit %d", store.ErrInvalid, q.Type, q.Limit)
+	}
+	rows, err := s.reader.page(ctx, q, after)
+	if err != nil {
+		return nil, s.readError(fmt.Sprintf("list %s records of tenant %s", q.Type, q.Tenant), err)
+	}
+	return rows, nil
+}
+
+func (r *reader) page(ctx context.Context, q wire.Query, after wire.UUID) (page []store.Row, err error) {
+	var rows *sql.Rows
+	if q.Type == wire.Key {
+		rows, err = r.listKeys.QueryContext(ctx, q.Tenant[:], after[:], q.Limit)
+	} else {
+		rows, err = r.list.QueryContext(ctx, q.Tenant[:], after[:], q.Type, q.Limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var id sql.RawBytes
+	for rows.Next() {
+		row := store.Row{ID: wire.RecordID{Type: q.Type, Tenant: q.Tenant}}
+		if err := rows.Scan(&id, &row.ID.Version, &row.Revision, &row.Primary, &row.Hidden, &row.Sealed); err != nil {
+			return nil, err
+		}
+		if row.ID.ID, err = uuid(id); err != nil {
+			return nil, err
+		}
+		row.Tag = wire.SealedTag(row.Sealed)
+		page = append(page, row)
+	}
+	return page, rows.Err()
+}
+
+// Sweeps returns the tenants for which a write with Sweep was stored and EndSweep
+// has not been called since, in the order of their IDs.
+func (s *Store) Sweeps(ctx context.Context) ([]wire.UUID, error) {
+	if s.isClosing() {
+		return nil, store.ErrClosed
+	}
+	tenants, err := s.reader.due(ctx)
+	if err != nil {
+		return nil, s.readError("list sweeps", err)
+	}
+	return tenants, nil
+}
+
+func (r *reader) due(ctx context.Context) (tenants []wire.UUID, err error) {
+	rows, err := r.sweeps.QueryContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var b sql.RawBytes
+	for rows.Next() {
+		if err := rows.Scan(&b); err != nil {
+			return nil, err
+		}
+		id, err := uuid(b)
+		if err != nil {
+			return nil, err
+		}
+		tenants = append(tenants, id)
+	}
+	return tenants, rows.Err()
+}
+
+func uuid(b []byte) (u wire.UUID, err error) {
+	if len(b) != len(u) {
+		return u, fmt.Errorf("got an identifier of %d bytes, want %d", len(b), len(u))
+	}
+	copy(u[:], b)
+	return u, nil
+}
+
+// readError gives an error of a read its place. One that was caused by Close
+// meanwhile is store.ErrClosed.
+func (s *Store) readError(doing string, err error) error {
+	if s.isClosing() && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return store.ErrClosed
+	}
+	return fmt.Errorf("%s in store %s: %w", doing, s.path, explain(err))
+}
