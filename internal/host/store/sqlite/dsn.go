@@ -21,18 +21,17 @@ const (
 	checkpointPages = 4000
 )
 
+// claimDSN names the database for the first look at it.
+func claimDSN(path string) string { return dsn(path, common()) }
+
 // writeDSN names the database for the writer's connection. synchronous=FULL
 // syncs the log at every commit; WAL mode alone would not.
 func writeDSN(path string, o Options) string {
-	pragmas := []string{
-		"busy_timeout=" + strconv.FormatInt(busyTimeout.Milliseconds(), 10),
-		"page_size=" + strconv.Itoa(pageSize),
+	pragmas := append(common(),
 		"journal_mode=WAL",
 		"synchronous=FULL",
-		"wal_autocheckpoint=" + strconv.Itoa(checkpointPages),
-		"trusted_schema=OFF",
-		cacheSize(o.Cache),
-	}
+		"wal_autocheckpoint="+strconv.Itoa(checkpointPages),
+		cacheSize(o.Cache))
 	if o.MaxBytes > 0 {
 		pragmas = append(pragmas, "max_page_count="+strconv.FormatInt(max(1, o.MaxBytes/pageSize), 10))
 	}
@@ -40,12 +39,15 @@ func writeDSN(path string, o Options) string {
 }
 
 func readDSN(path string, o Options) string {
-	return dsn(path, []string{
+	return dsn(path, append(common(), "query_only=ON", cacheSize(o.Cache/8)))
+}
+
+func common() []string {
+	return []string{
 		"busy_timeout=" + strconv.FormatInt(busyTimeout.Milliseconds(), 10),
-		"query_only=ON",
+		"page_size=" + strconv.Itoa(pageSize), // of a new file
 		"trusted_schema=OFF",
-		cacheSize(o.Cache / 8),
-	})
+	}
 }
 
 // cacheSize is the pragma for a page cache of n bytes: negative is KiB.

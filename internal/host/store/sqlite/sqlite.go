@@ -99,7 +99,10 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 			s.lock.Close()
 		}
 	}()
-	if err := prepareFile(ctx, writeDSN(s.path, opts)); err != nil {
+	if err := with(ctx, claimDSN(s.path), claim); err != nil {
+		return nil, err
+	}
+	if err := with(ctx, writeDSN(s.path, opts), migrations.SQLite); err != nil {
 		return nil, err
 	}
 	w, err := newWriter(ctx, writeDSN(s.path, opts))
@@ -155,8 +158,26 @@ func syncDir(dir string) error {
 // applicationID marks the file as ours in the header of the database: "ehsm".
 const applicationID = 0x6568736d
 
-// prepareFile checks that the file is ours or empty, and migrates it.
-func prepareFile(ctx context.Context, dsn string) (err error) {
+// claim checks that the file is ours, or empty and becomes ours, and changes no
+// other. Its connection must not set the journal mode, which is written to the
+// file.
+func claim(ctx context.Context, db *sql.DB) error {
+	var id, parts int
+	err := db.QueryRowContext(ctx, `SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id`).Scan(&id, &parts)
+	switch {
+	case err != nil:
+		return err
+	case id == applicationID:
+		return nil
+	case id != 0 || parts != 0:
+		return fmt.Errorf("%w: the file is the database of another program (application id %#x, %d tables and indexes)", ErrForeign, id, parts)
+	}
+	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	return err
+}
+
+// with opens the database for the time of do.
+func with(ctx context.Context, dsn string, do func(context.Context, *sql.DB) error) (err error) {
 	db, err := openDB(dsn, 1)
 	if err != nil {
 		return err
@@ -166,20 +187,7 @@ func prepareFile(ctx context.Context, dsn string) (err error) {
 			err = e
 		}
 	}()
-	var id, tables int
-	err = db.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT count(*) FROM sqlite_schema)`).Scan(&id, &tables)
-	switch {
-	case err != nil:
-		return err
-	case id == applicationID:
-	case id != 0 || tables != 0:
-		return fmt.Errorf("%w: the file is the database of another program (application id %#x, %d tables and indexes)", ErrForeign, id, tables)
-	default:
-		if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
-			return err
-		}
-	}
-	return migrations.SQLite(ctx, db)
+	return do(ctx, db)
 }
 
 func openDB(dsn string, conns int) (*sql.DB, error) {

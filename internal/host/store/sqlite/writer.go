@@ -145,6 +145,9 @@ type writer struct {
 	addSweep, endSweep                 stmt
 }
 
+const expireQuery = `DELETE FROM replays WHERE (tenant, tag) IN
+	(SELECT tenant, tag FROM replays WHERE until < ? ORDER BY until LIMIT ?)`
+
 func newWriter(ctx context.Context, dsn string) (*writer, error) {
 	c, err := connect(ctx, dsn)
 	if err != nil {
@@ -169,8 +172,7 @@ func newWriter(ctx context.Context, dsn string) (*writer, error) {
 			WHERE tenant = ?1 AND id = ?2 AND type = ?3 AND version = ?4`},
 		{&w.replayed, `SELECT 1 FROM replays WHERE tenant = ? AND tag = ?`},
 		{&w.addReplay, `INSERT INTO replays (tenant, tag, until) VALUES (?, ?, ?)`},
-		{&w.expireReplays, `DELETE FROM replays WHERE (tenant, tag) IN
-			(SELECT tenant, tag FROM replays WHERE until < ? ORDER BY until LIMIT ?)`},
+		{&w.expireReplays, expireQuery},
 		{&w.addSweep, `INSERT INTO sweeps (tenant) VALUES (?) ON CONFLICT DO NOTHING`},
 		{&w.endSweep, `DELETE FROM sweeps WHERE tenant = ?`},
 	} {
