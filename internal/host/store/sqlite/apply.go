@@ -21,7 +21,9 @@ const pruneStep = 1000
 // store.Change.Check), store.ErrClosed, or the error of ctx, which counts only
 // until the writer takes the change: after that the outcome is awaited. Any
 // other error is one of the disk or the file; the changes that shared its
-// transaction fail with it, and nothing of them is stored.
+// transaction fail with it, and nothing of them is stored. Only if it says that
+// the log could not be emptied and the process then ends before another change
+// is stored, the change may be there at the next start.
 //
 // c is not changed and not kept.
 func (s *Store) Apply(ctx context.Context, c store.Change) error {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -194,8 +195,12 @@ func (w *writer) end() error {
 		return nil
 	}
 	w.undo()
-	if busy, _, e := w.truncate.number(); e != nil || busy != 0 {
-		return fmt.Errorf("%w (the log could not be emptied: busy %d, %w)", err, busy, e)
+	busy, _, e := w.truncate.number()
+	if e == nil && busy != 0 {
+		e = errors.New("it is being read")
+	}
+	if e != nil {
+		return fmt.Errorf("%w (and the log could not be emptied: %w)", err, e)
 	}
 	return err
 }
