@@ -88,7 +88,7 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	if s.path, err = create(path); err != nil {
+	if s.path, err = resolve(path); err != nil {
 		return nil, err
 	}
 	if s.lock, err = lock(s.path); err != nil {
@@ -99,6 +99,11 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 			s.lock.Close()
 		}
 	}()
+	// Not before the lock: closing a file drops all locks that SQLite has on it
+	// in this process, which may be those of another Store.
+	if err := create(s.path); err != nil {
+		return nil, err
+	}
 	if err := with(ctx, claimDSN(s.path), claim); err != nil {
 		return nil, err
 	}
@@ -118,32 +123,39 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	return s, nil
 }
 
-// create makes sure that there is a file at path, with mode 0600 if it is new,
-// and returns its path with links resolved, so that every name of a file leads
-// to the same lock. A new file's name is synced, else a power cut could take
-// the file together with acknowledged changes.
-func create(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	switch {
-	case errors.Is(err, os.ErrExist):
-		f, err = os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			return "", err
-		}
-		f.Close()
-	case err != nil:
-		return "", err
-	default:
-		f.Close()
-		if err := syncDir(filepath.Dir(path)); err != nil {
-			return "", err
-		}
-	}
-	path, err = filepath.Abs(path)
+// resolve returns the absolute path of a file that may be missing, without links,
+// so that every name of a file leads to the same lock.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
-	return filepath.EvalSymlinks(path)
+	real, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return real, err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
+}
+
+// create makes sure that there is a file at path that can be written, with mode
+// 0600 if it is new. A new file's name is synced, else a power cut could take the
+// file together with acknowledged changes.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {
