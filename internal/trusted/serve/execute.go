@@ -1,0 +1,130 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// A runner has the core execute one message.
+type runner func(context.Context) (appender, error)
+
+// A job is one frame to be executed.
+type job struct {
+	conn   *conn
+	op     wire.Op
+	number uint64
+	run    runner
+}
+
+// A refusal is why a message was not executed, for the peer.
+type refusal string
+
+// Append implements appender.
+func (r refusal) Append(dst []byte) []byte { return append(dst, r...) }
+
+const maxRefusal = 512 // bytes of its text
+
+var (
+	errBusy  = errors.New("too many calls are waiting")
+	errPanic = errors.New("internal error of the core")
+	errSize  = errors.New("answer is over the limit of a frame")
+)
+
+// dispatch executes a frame, at once or by a worker.
+func (s *server) dispatch(ctx context.Context, c *conn, f wire.Frame) {
+	run, heavy, err := s.prepare(f)
+	j := job{c, f.Op, f.Number, run}
+	switch {
+	case err != nil:
+		c.refuse(f.Number, err)
+	case heavy:
+		c.jobs.Add(1)
+		select {
+		case s.jobs <- j:
+		default:
+			c.jobs.Done()
+			c.refuse(f.Number, errBusy)
+		}
+	default:
+		s.execute(ctx, j)
+	}
+}
+
+// prepare decodes the message of a frame and tells whether a worker should
+// execute it.
+func (s *server) prepare(f wire.Frame) (run runner, heavy bool, err error) {
+	switch f.Op {
+	case wire.OpCall:
+		call, err := wire.DecodeCall(f.Payload)
+		if err != nil {
+			return nil, false, err
+		}
+		run = func(ctx context.Context) (appender, error) { return s.core.Call(ctx, call) }
+		return run, call.Listed || s.opts.Expensive(call.Action), nil
+	case wire.OpResolve:
+		r, err := wire.DecodeResolve(f.Payload)
+		return func(ctx context.Context) (appender, error) { return s.core.Resolve(ctx, r) }, false, err
+	case wire.OpSweep:
+		sweep, err := wire.DecodeSweep(f.Payload)
+		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, true, err
+	}
+	if len(f.Payload) != 0 {
+		return nil, false, fmt.Errorf("operation %d has a payload of %d bytes", f.Op, len(f.Payload))
+	}
+	switch f.Op {
+	case wire.OpInfo:
+		return func(ctx context.Context) (appender, error) { return s.core.Info(ctx) }, false, nil
+	case wire.OpCheckpoint:
+		return func(ctx context.Context) (appender, error) { return s.core.Checkpoint(ctx) }, false, nil
+	}
+	return nil, false, fmt.Errorf("operation %d is no request", f.Op)
+}
+
+// execute runs a job and puts its answer, or what went wrong, into the outbox.
+func (s *server) execute(ctx context.Context, j job) {
+	answer, err := s.call(ctx, j.run)
+	if err == nil && !j.conn.out.put(j.op, j.number, answer) {
+		err = errSize
+	}
+	if err != nil {
+		j.conn.refuse(j.number, err)
+	}
+}
+
+// call calls run. A panic is a bug of the core that some request has found;
+// the others must not suffer from it.
+func (s *server) call(ctx context.Context, run runner) (answer appender, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n := s.panics.Add(1)
+			s.opts.Log.ErrorContext(ctx, "request panicked", "type", fmt.Sprintf("%T", p), "at", where(), "panics", n)
+			answer, err = nil, errPanic
+		}
+	}()
+	return run(ctx)
+}
+
+// where lists functions and lines on the stack of a panic. A full trace would
+// show arguments.
+func where() []string {
+	pc := make([]uintptr, 24)
+	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc)])
+	var lines []string
+	for {
+		f, more := frames.Next()
+		lines = append(lines, fmt.Sprintf("%s:%d", f.Function, f.Line))
+		if !more {
+			return lines
+		}
+	}
+}
+
+// refuse answers that a message was not executed.
+func (c *conn) refuse(number uint64, err error) {
+	text := err.Error()
+	c.out.put(wire.OpRefused, number, refusal(text[:min(len(text), maxRefusal)]))
+}
