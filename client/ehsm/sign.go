@@ -1,0 +1,88 @@
+package ehsm
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/api/canon"
+)
+
+// ErrNoCredentials is returned for calls that need an app id and an API key.
+var ErrNoCredentials = errors.New("no credentials: enroll first")
+
+// A signed request is usable once; signing again draws a new nonce.
+type signed struct {
+	body []byte
+	mac  [32]byte
+}
+
+// Sign returns the body of a POST request for the action: payload, a JSON object
+// or nothing, with a member action added unless it has one, inside the signed
+// envelope. The body is usable once and for a few minutes.
+//
+// Members that are null, "", 0, false or empty arrays are not covered by the
+// signature and have no effect at the service; leave them out.
+func (c *Client) Sign(action string, payload []byte) ([]byte, error) {
+	s, err := c.sign(action, payload)
+	return s.body, err
+}
+
+func (c *Client) sign(action string, payload []byte) (s signed, err error) {
+	if c.apiKey.IsZero() {
+		return s, ErrNoCredentials
+	}
+	if payload, err = addAction(action, payload); err != nil {
+		return s, err
+	}
+	body, err := json.Marshal(api.Request{
+		AppID:     c.appID,
+		Nonce:     rand.Text(), // at least 128 bits
+		Payload:   payload,
+		Timestamp: strconv.FormatInt(c.now().UnixMilli(), 10),
+	})
+	if err != nil {
+		return s, fmt.Errorf("encode request: %w", err)
+	}
+	// The signature is computed from the bytes that are sent, not from what they
+	// were made of. The empty sign member is the last one and not covered.
+	tree, err := canon.Parse(body)
+	if err != nil {
+		return s, fmt.Errorf("read payload: %w", err)
+	}
+	mac := hmac.New(sha256.New, c.apiKey.get().text)
+	mac.Write(tree.AppendCanonical(nil, canon.Skipping))
+	mac.Sum(s.mac[:0])
+	s.body = append(body[:len(body)-len(`"}`)], base64.StdEncoding.EncodeToString(s.mac[:])+`"}`...)
+	return s, nil
+}
+
+// addAction puts the action into the payload as its first member, so that a
+// member of that name in the payload, being later, wins.
+func addAction(action string, payload []byte) ([]byte, error) {
+	name, err := json.Marshal(map[string]string{api.ActionMember: action})
+	if err != nil {
+		return nil, fmt.Errorf("encode action: %w", err)
+	}
+	payload = bytes.TrimSpace(payload)
+	if len(payload) == 0 {
+		return name, nil
+	}
+	tree, err := canon.Parse(payload)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read payload: %w", err)
+	case tree.Len() == 0:
+		return name, nil
+	case tree.Get(api.ActionMember).Kind() != canon.Absent:
+		return payload, nil
+	}
+	return bytes.Join([][]byte{name[:len(name)-1], payload[1:]}, []byte(",")), nil
+}

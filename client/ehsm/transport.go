@@ -1,0 +1,125 @@
+package ehsm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrFingerprint is returned when the server's certificate is not the pinned one.
+var ErrFingerprint = errors.New("server certificate does not have the pinned fingerprint")
+
+// Sizes of the connection pool and its patience.
+const (
+	maxIdleConns    = 64 // to the one host a client calls
+	idleTimeout     = 60 * time.Second
+	dialTimeout     = 10 * time.Second
+	keepAlivePeriod = 30 * time.Second
+	maxHeaderBytes  = 16 << 10
+)
+
+// newTransport returns HTTP/1.1 connections to base, authenticated as cfg says.
+// The service speaks HTTP/1.1 only.
+func newTransport(base *url.URL, cfg Config) (*http.Transport, error) {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlivePeriod}
+	t := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		MaxIdleConns:           maxIdleConns,
+		MaxIdleConnsPerHost:    maxIdleConns,
+		IdleConnTimeout:        idleTimeout,
+		TLSHandshakeTimeout:    dialTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		DisableCompression:     true, // the signature covers the bytes as sent
+	}
+	var err error
+	switch {
+	case cfg.Insecure && !isLoopback(base.Hostname()):
+		return nil, fmt.Errorf("insecure connections are for loopback addresses only, not for %s", base.Hostname())
+	case base.Scheme == "http" && (cfg.CAFile != "" || cfg.Fingerprint != ""):
+		return nil, fmt.Errorf("service URL is %s, want https: a CA file or fingerprint has no effect on plain http", base.Redacted())
+	case cfg.Insecure:
+		dialer.ControlContext = onlyLoopback
+		t.Proxy = nil
+		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
+	case base.Scheme == "http":
+		return nil, fmt.Errorf("service URL is %s, want https: plain http needs Insecure and a loopback address", base.Redacted())
+	}
+	if cfg.CAFile != "" || cfg.Fingerprint != "" || !cfg.Insecure {
+		t.TLSClientConfig, err = tlsConfig(cfg)
+	}
+	t.DialContext = dialer.DialContext
+	return t, err
+}
+
+// tlsConfig returns how to authenticate the server by its chain, its
+// fingerprint, or both.
+func tlsConfig(cfg Config) (*tls.Config, error) {
+	tc := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
+		}
+		tc.RootCAs = x509.NewCertPool()
+		if !tc.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read CA file %s: no PEM certificate in it", cfg.CAFile)
+		}
+	}
+	if cfg.Fingerprint == "" {
+		return tc, nil
+	}
+	want, err := ParseFingerprint(cfg.Fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	tc.InsecureSkipVerify = cfg.CAFile == "" // VerifyConnection decides, on resumption too
+	tc.VerifyConnection = func(cs tls.ConnectionState) error {
+		got := sha256.Sum256(cs.PeerCertificates[0].Raw)
+		if !bytes.Equal(got[:], want[:]) {
+			return fmt.Errorf("%w: got %x", ErrFingerprint, got)
+		}
+		return nil
+	}
+	return tc, nil
+}
+
+// ParseFingerprint reads a SHA-256 in hex, in any letter case and with or
+// without colons between the bytes, as openssl x509 -fingerprint prints it.
+func ParseFingerprint(text string) (sum [32]byte, err error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	if err != nil || len(b) != len(sum) {
+		return sum, fmt.Errorf("certificate fingerprint is %q, want 64 hex digits of a SHA-256", text)
+	}
+	return [32]byte(b), nil
+}
+
+// isLoopback reports whether host names this machine whatever a resolver says.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// onlyLoopback refuses to connect elsewhere, should the name localhost resolve
+// to another machine.
+func onlyLoopback(_ context.Context, _, address string, _ syscall.RawConn) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("insecure connection to %s refused: not a loopback address", address)
+	}
+	return nil
+}
