@@ -34,6 +34,19 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext, aad []by
 	return res.Plaintext, err
 }
 
+// CiphertextKeyID returns the id of the key that a ciphertext of Encrypt or the
+// data key actions names, false if the ciphertext is of no known format. Nothing
+// is authenticated: it tells which key to try. Layout:
+// docs/formats.md#ciphertext-v1.
+func CiphertextKeyID(ciphertext []byte) (keyID string, ok bool) {
+	const formatV1, start, end = 1, 1, 17
+	if len(ciphertext) < end || ciphertext[0] != formatV1 {
+		return "", false
+	}
+	id := ciphertext[start:end]
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]), true
+}
+
 // GenerateDataKey returns n random bytes, 1 to api.MaxDataKey, in plaintext and
 // encrypted under a symmetric key. Decrypt opens the ciphertext. The caller owns
 // the plaintext and zeroes it after use.
