@@ -1,0 +1,109 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ehsm-kms/ehsm/client/ehsm"
+)
+
+func newEnroll(a *app) *cobra.Command {
+	var replace bool
+	cmd := &cobra.Command{
+		Use:   "enroll",
+		Short: "Register as a new tenant and keep the credentials in a profile",
+		Long: `enroll makes a new tenant at a service that allows it and writes address,
+certificate fingerprint and credentials to a profile: --profile, or "default".
+
+The certificate must be vouched for by the system's roots, by --ca-file, or be
+the one of --fingerprint. If it is not, enroll prints its fingerprint, for you to
+compare with what the service printed at its start.`,
+		Example: `  ehsm enroll --url https://kms.example:9000
+  ehsm enroll --url https://10.0.0.5:9000 --fingerprint 3f5a...c1 --profile test`,
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.enroll(cmd.Context(), replace) },
+	}
+	cmd.Flags().BoolVar(&replace, "replace", false, "overwrite a profile that has credentials; they are lost, and with them the way to its keys")
+	return cmd
+}
+
+func (a *app) enroll(ctx context.Context, replace bool) error {
+	name := cmp.Or(a.profile, defaultProfile)
+	path, err := a.configPath()
+	if err != nil {
+		return err
+	}
+	c, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	old, exists := c.Profiles[name]
+	if exists && old.AppID != "" && !replace {
+		return withHint(usagef("profile %q in %s has credentials already", name, path), "choose another name with --profile, or --replace to lose them")
+	}
+	if !exists {
+		a.profile = "" // settings must not look for it
+	}
+	p, err := a.register(ctx)
+	if err != nil {
+		return err
+	}
+	if err := saveProfile(path, name, p); err != nil {
+		return err
+	}
+	a.warn("wrote profile %q to %s", name, path)
+	return a.emit(struct {
+		Profile string `json:"profile"`
+		URL     string `json:"url"`
+		AppID   string `json:"appid"`
+	}{name, p.URL, p.AppID}, p.AppID+"\n")
+}
+
+// register enrolls at the service of the settings and returns its profile.
+func (a *app) register(ctx context.Context) (profile, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return profile{}, err
+	}
+	client, err := a.client()
+	if err != nil {
+		return profile{}, err
+	}
+	defer client.Close()
+	cred, err := client.Enroll(ctx)
+	if err != nil {
+		return profile{}, explainCertificate(ctx, cfg.URL, err)
+	}
+	p := profile{
+		URL: cfg.URL, CAFile: cfg.CAFile, Fingerprint: cfg.Fingerprint, Insecure: cfg.Insecure,
+		AppID: cred.AppID, APIKey: storedAKey{cred.APIKey},
+	}
+	if cfg.Insecure && strings.HasPrefix(strings.ToLower(cfg.URL), "https:") && cfg.Fingerprint == "" {
+		// From here on the server need not be trusted blindly.
+		if p.Fingerprint, err = ehsm.UnverifiedFingerprint(ctx, cfg.URL); err != nil {
+			return profile{}, err
+		}
+		p.Insecure = false
+	}
+	return p, nil
+}
+
+// explainCertificate adds the fingerprint to the error of a certificate that
+// nobody vouches for.
+func explainCertificate(ctx context.Context, url string, err error) error {
+	var certificate *tls.CertificateVerificationError
+	if !errors.As(err, &certificate) {
+		return err
+	}
+	sum, lookErr := ehsm.UnverifiedFingerprint(ctx, url)
+	if lookErr != nil {
+		return err
+	}
+	return withHint(err, fmt.Sprintf("if the operator says that this is the server's fingerprint, add --fingerprint %s", sum))
+}

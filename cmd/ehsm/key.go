@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/client/ehsm"
+)
+
+func newKey(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use:     "key",
+		Short:   "Make, list and change keys",
+		Example: "  ehsm key create\n  ehsm key list",
+	},
+		newKeyCreate(a),
+		newKeyList(a),
+		newKeyShow(a),
+		newKeyState(a, "enable", "Make disabled keys usable again", "enabled", (*ehsm.Client).EnableKey),
+		newKeyState(a, "disable", "Make keys unusable until they are enabled", "disabled", (*ehsm.Client).DisableKey),
+		newKeyDelete(a),
+	)
+}
+
+func newKeyCreate(a *app) *cobra.Command {
+	var spec, usage, origin string
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make a key and print its id",
+		Long: `create makes a key. Specs are named as in the API, the prefix EH_ may be left
+out; the usage is sign for EC and HMAC keys and encrypt for all others unless it
+is given. A key of external origin waits for material that you import.`,
+		Example: `  ehsm key create
+  ehsm key create --spec AES_GCM_128
+  ehsm key create --spec EC_P256 --usage sign`,
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.createKey(cmd.Context(), spec, usage, origin) },
+	}
+	cmd.Flags().StringVar(&spec, "spec", string(api.AESGCM256), "algorithm and size: "+specNames())
+	cmd.Flags().StringVar(&usage, "usage", "", "`encrypt or sign`")
+	cmd.Flags().StringVar(&origin, "origin", "internal", "`internal or external`")
+	cmd.RegisterFlagCompletionFunc("spec", cobra.FixedCompletions(strings.Fields(specNames()), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func specNames() string {
+	var names []string
+	for _, s := range api.KeySpecs() {
+		names = append(names, strings.TrimPrefix(string(s), "EH_"))
+	}
+	return strings.Join(names, " ")
+}
+
+func (a *app) createKey(ctx context.Context, spec, usage, origin string) error {
+	s := api.KeySpec("EH_" + strings.TrimPrefix(strings.ToUpper(spec), "EH_"))
+	if !slices.Contains(api.KeySpecs(), s) {
+		return usagef("spec is %q, want one of: %s", spec, specNames())
+	}
+	if usage == "" {
+		usage = "encrypt"
+		if strings.HasPrefix(string(s), "EH_EC_") || s == api.HMAC {
+			usage = "sign"
+		}
+	}
+	u, ok := map[string]api.KeyUsage{"encrypt": api.EncryptDecrypt, "sign": api.SignVerify}[usage]
+	if !ok {
+		return usagef("usage is %q, want encrypt or sign", usage)
+	}
+	o, ok := map[string]api.Origin{"internal": api.InternalKey, "external": api.ExternalKey}[origin]
+	if !ok {
+		return usagef("origin is %q, want internal or external", origin)
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	id, err := client.CreateKey(ctx, s, u, o)
+	if err != nil {
+		return err
+	}
+	return a.emit(api.CreateKeyResult{KeyID: id}, id+"\n")
+}
+
+// keyView is a key as the CLI shows it.
+type keyView struct {
+	KeyID   string      `json:"keyid"`
+	Spec    api.KeySpec `json:"keyspec"`
+	State   string      `json:"state"`
+	Created time.Time   `json:"created"`
+	Expires *time.Time  `json:"expires"` // null: never
+	Alias   string      `json:"alias,omitempty"`
+}
+
+func viewOf(k api.Key) keyView {
+	v := keyView{KeyID: k.KeyID, Spec: k.KeySpec, State: k.KeyState.String(), Created: time.UnixMilli(k.CreationDate).UTC(), Alias: k.Alias}
+	if k.ExpireTime != api.NeverExpires {
+		t := time.UnixMilli(k.ExpireTime).UTC()
+		v.Expires = &t
+	}
+	return v
+}
+
+func (v keyView) expires() string {
+	if v.Expires == nil {
+		return "never"
+	}
+	return v.Expires.Format(time.RFC3339)
+}
+
+// keys returns all keys of the tenant, the oldest first.
+func (a *app) keys(ctx context.Context) ([]keyView, error) {
+	client, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	list, err := client.ListKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]keyView, 0, len(list))
+	for _, k := range list {
+		views = append(views, viewOf(k))
+	}
+	slices.SortFunc(views, func(x, y keyView) int {
+		return cmp.Or(x.Created.Compare(y.Created), cmp.Compare(x.KeyID, y.KeyID))
+	})
+	return views, nil
+}
+
+func newKeyList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List your keys, the oldest first",
+		Example: "  ehsm key list\n  ehsm key list --output json",
+		Args:    args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, err := a.keys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var text strings.Builder
+			w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "KEY\tSPEC\tSTATE\tCREATED\tEXPIRES")
+			for _, k := range keys {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.KeyID, k.Spec, k.State, k.Created.Format(time.RFC3339), k.expires())
+			}
+			w.Flush()
+			return a.emit(keys, text.String())
+		},
+	}
+}
+
+func newKeyShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show KEY",
+		Short:   "Show one key",
+		Example: "  ehsm key show $KEY",
+		Args:    args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := a.keys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(keys, func(k keyView) bool { return k.KeyID == args[0] })
+			if i < 0 {
+				return withHint(fmt.Errorf("you have no key %q", args[0]), "ehsm key list")
+			}
+			k := keys[i]
+			return a.emit(k, fmt.Sprintf("key:     %s\nspec:    %s\nstate:   %s\ncreated: %s\nexpires: %s\n",
+				k.KeyID, k.Spec, k.State, k.Created.Format(time.RFC3339), k.expires()))
+		},
+	}
+}
+
+// newKeyState returns a command that changes the state of keys.
+func newKeyState(a *app, verb, short, state string, change func(*ehsm.Client, context.Context, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:     verb + " KEY...",
+		Short:   short,
+		Example: "  ehsm key " + verb + " $KEY",
+		Args:    args(1, -1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return a.changeKeys(cmd.Context(), ids, state, change)
+		},
+	}
+}
+
+// changeKeys changes one key after the other and stops at the first failure.
+func (a *app) changeKeys(ctx context.Context, ids []string, state string, change func(*ehsm.Client, context.Context, string) error) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for _, id := range ids {
+		if err := change(client, ctx, id); err != nil {
+			return fmt.Errorf("key %s: %w", id, err)
+		}
+		if a.output == outputText {
+			a.warn("key %s is %s", id, state)
+			continue
+		}
+		if err := a.emit(map[string]string{"keyid": id, "state": state}, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newKeyDelete(a *app) *cobra.Command {
+	var yes, all bool
+	cmd := &cobra.Command{
+		Use:   "delete KEY...",
+		Short: "Delete keys; what they encrypted cannot be read any more",
+		Long: `delete makes keys unusable at once and has them destroyed after the deletion
+window of the service. It asks first on a terminal; without one it needs --yes.`,
+		Example: "  ehsm key delete $KEY\n  ehsm key delete --yes $KEY\n  ehsm key delete --all",
+		Args: func(cmd *cobra.Command, ids []string) error {
+			if all {
+				return args(0, 0)(cmd, ids)
+			}
+			return args(1, -1)(cmd, ids)
+		},
+		RunE: func(cmd *cobra.Command, ids []string) error { return a.deleteKeys(cmd.Context(), ids, all, yes) },
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&all, "all", false, "delete every key you have")
+	return cmd
+}
+
+func (a *app) deleteKeys(ctx context.Context, ids []string, all, yes bool) error {
+	what := strings.Join(ids, ", ")
+	if all {
+		what = "all your keys"
+	}
+	if !yes {
+		if err := a.confirm(ctx, "delete "+what); err != nil {
+			return err
+		}
+	}
+	if !all {
+		return a.changeKeys(ctx, ids, "deleted", (*ehsm.Client).DeleteKey)
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.DeleteAllKeys(ctx); err != nil {
+		return err
+	}
+	a.warn("all keys are deleted")
+	return nil
+}
+
+// confirm asks on a terminal whether to do what cannot be undone.
+func (a *app) confirm(ctx context.Context, what string) error {
+	if !isTerminal(a.stdin) {
+		return withHint(usagef("%s: no terminal to ask on", what), "--yes")
+	}
+	fmt.Fprintf(a.stderr, "ehsm: %s? type yes: ", what)
+	answer, err := bufio.NewReader(interruptible{ctx, a.stdin}).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return fmt.Errorf("%s: not confirmed, nothing was done", what)
+	}
+	return nil
+}

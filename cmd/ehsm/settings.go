@@ -1,0 +1,101 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ehsm-kms/ehsm/client/ehsm"
+)
+
+// settings are what flags, environment and profile say together. The profile is
+// consulted for what they leave open: address and TLS settings come from one
+// place, and so do app id and API key.
+func (a *app) settings() (ehsm.Config, error) {
+	p, err := a.selected()
+	if err != nil {
+		return ehsm.Config{}, err
+	}
+	insecure, err := a.insecure()
+	if err != nil {
+		return ehsm.Config{}, err
+	}
+	if url := cmp.Or(a.url, a.getenv("EHSM_ADDR"), a.getenv("EHSM_SERVER_URL")); url != "" {
+		// How to know the profile's server says nothing about another one.
+		p.URL, p.Fingerprint, p.CAFile, p.Insecure = url, "", "", false
+	}
+	caFile, fingerprint := cmp.Or(a.caFile, a.getenv("EHSM_CA_FILE")), cmp.Or(a.fingerprint, a.getenv("EHSM_FINGERPRINT"))
+	if caFile != "" || fingerprint != "" {
+		p.CAFile, p.Fingerprint, p.Insecure = caFile, fingerprint, false
+	}
+	id, key := a.getenv("EHSM_APPID"), a.getenv("EHSM_APIKEY")
+	if (id == "") != (key == "") {
+		return ehsm.Config{}, usagef("EHSM_APPID and EHSM_APIKEY: got one of them, want both or none")
+	}
+	if id != "" {
+		p.AppID, p.APIKey.APIKey = id, ehsm.NewAPIKey(key)
+	}
+	if p.URL == "" {
+		return ehsm.Config{}, withHint(usagef("no service to call: no profile, --url or EHSM_ADDR"),
+			"ehsm dev starts a service on this machine; ehsm enroll --url https://host:port registers with another")
+	}
+	return ehsm.Config{
+		URL: p.URL, CAFile: p.CAFile, Fingerprint: p.Fingerprint, Insecure: p.Insecure || insecure,
+		AppID: p.AppID, APIKey: p.APIKey.APIKey,
+	}, nil
+}
+
+// selected returns the profile that was named, or the default one. Only a named
+// one must exist.
+func (a *app) selected() (profile, error) {
+	path, err := a.configPath()
+	if err != nil {
+		if a.profile != "" {
+			return profile{}, err
+		}
+		return profile{}, nil
+	}
+	c, err := loadConfig(path)
+	if err != nil {
+		return profile{}, err
+	}
+	p, ok := c.Profiles[cmp.Or(a.profile, c.choose())]
+	switch {
+	case a.profile != "" && !ok:
+		return p, usagef("no profile %q in %s, which has: %s", a.profile, path, cmp.Or(strings.Join(c.names(), ", "), "none"))
+	case !ok && len(c.Profiles) > 0 && a.url+a.getenv("EHSM_ADDR")+a.getenv("EHSM_SERVER_URL") == "":
+		return p, usagef("no profile %q in %s; choose one with --profile: %s", defaultProfile, path, strings.Join(c.names(), ", "))
+	}
+	return p, nil
+}
+
+// insecure reads EHSM_INSECURE.
+func (a *app) insecure() (bool, error) {
+	text := a.getenv("EHSM_INSECURE")
+	if text == "" {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, usagef("EHSM_INSECURE is %q, want 0 or 1", text)
+	}
+	return on, nil
+}
+
+// client returns a client as the settings say, with a warning if it does not
+// authenticate the server.
+func (a *app) client() (*ehsm.Client, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	c, err := ehsm.New(cfg)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("settings: %w", err)}
+	}
+	if cfg.Insecure && cfg.Fingerprint == "" && cfg.CAFile == "" {
+		a.warn("insecure connection: the server is not authenticated")
+	}
+	return c, nil
+}
