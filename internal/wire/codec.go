@@ -117,13 +117,14 @@ func (s *Sweep) Append(dst []byte) []byte {
 	dst = append(dst, formatV1)
 	dst = pack.AppendString(dst, s.RequestID)
 	dst = appendRef(dst, &s.App)
-	return appendRefs(dst, s.Keys)
+	dst = appendRefs(dst, s.Keys)
+	return appendRef(dst, &s.Secret)
 }
 
 // DecodeSweep reads what Append wrote. The sweep shares memory with b.
 func DecodeSweep(b []byte) (*Sweep, error) {
 	r := start(b)
-	s := &Sweep{RequestID: r.String(MaxName), App: readRef(r), Keys: readRefs(r, SweepStep)}
+	s := &Sweep{RequestID: r.String(MaxName), App: readRef(r), Keys: readRefs(r, SweepStep), Secret: readRef(r)}
 	return s, finish(r, "sweep")
 }
 
@@ -192,6 +193,8 @@ func (a *Answer) Append(dst []byte) []byte {
 	if q := a.NeedList; q != nil {
 		dst = append(dst, byte(q.Type))
 		dst = append(dst, q.Tenant[:]...)
+		dst = append(dst, q.ID[:]...)
+		dst = binary.BigEndian.AppendUint32(dst, q.After)
 		dst = binary.BigEndian.AppendUint32(dst, uint32(q.Limit))
 	}
 	return appendAudit(dst, &a.Audit)
@@ -207,6 +210,8 @@ func appendWrites(dst []byte, writes []Write) []byte {
 		dst = pack.AppendBool(dst, w.Hidden)
 		dst = binary.BigEndian.AppendUint32(dst, w.Primary)
 		dst = pack.AppendBool(dst, w.Sweep)
+		dst = binary.BigEndian.AppendUint64(dst, uint64(w.Due))
+		dst = pack.AppendBool(dst, w.Remove)
 		dst = pack.AppendBytes(dst, w.Sealed)
 	}
 	return dst
@@ -250,7 +255,7 @@ func DecodeAnswer(b []byte) (*Answer, error) {
 }
 
 func readWrites(r *pack.Reader) []Write {
-	n := r.Count(MaxWrites, recordIDSize+8+8+1+4+1+4)
+	n := r.Count(MaxWrites, recordIDSize+8+8+1+4+1+8+1+4)
 	if n == 0 {
 		return nil
 	}
@@ -258,7 +263,10 @@ func readWrites(r *pack.Reader) []Write {
 	for i := range writes {
 		writes[i] = Write{
 			ID: readID(r), Expected: r.Uint64(), Revision: r.Uint64(),
-			Hidden: r.Bool(), Primary: r.Uint32(), Sweep: r.Bool(), Sealed: r.Bytes(MaxRecord),
+			Hidden: r.Bool(), Primary: r.Uint32(), Sweep: r.Bool(), Due: r.Int64(), Remove: r.Bool(),
+		}
+		if b := r.Bytes(MaxRecord); len(b) > 0 {
+			writes[i].Sealed = b
 		}
 	}
 	return writes
@@ -275,6 +283,8 @@ func readReplay(r *pack.Reader) *Replay {
 func readQuery(r *pack.Reader) *Query {
 	q := &Query{Type: RecordType(r.Uint8())}
 	r.Array(q.Tenant[:])
+	r.Array(q.ID[:])
+	q.After = r.Uint32()
 	q.Limit = int(r.Uint32())
 	if q.Limit > MaxList {
 		r.Fail("list limit %d is over %d", q.Limit, MaxList)

@@ -11,6 +11,7 @@ package wire
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,11 +19,12 @@ import (
 
 // Limits of the messages. A frame over MaxFrame is refused before it is read.
 const (
-	MaxFrame   = 24 << 20 // bytes
+	MaxFrame   = 64 << 20 // bytes; a listing of MaxSecrets of the largest records
 	MaxBody    = 8 << 20  // bytes of one raw request; the native API allows 100 kB
 	MaxRecord  = 64 << 10 // bytes of one sealed record
 	MaxRecords = 16       // records named by one call
 	MaxList    = 10000    // records of one listing
+	MaxSecrets = 4000     // secrets, or versions of a secret, of one listing
 	MaxWrites  = 512      // records returned by one answer
 	MaxName    = 128      // bytes of an action or request id
 	SweepStep  = 500      // records changed by one step of a sweep
@@ -39,7 +41,7 @@ type Core interface {
 	// Resolve tells the outcome of storing the writes of a pending answer.
 	Resolve(context.Context, Resolve) (*Answer, error)
 	// Sweep carries a bulk change that the tenant's app record already states
-	// over to single records.
+	// over to single records, or purges a secret at the date its record states.
 	Sweep(context.Context, *Sweep) (*Answer, error)
 	// Checkpoint signs the audit chain as far as it has come.
 	Checkpoint(context.Context) (*Answer, error)
@@ -101,10 +103,13 @@ func (u UUID) String() string {
 type RecordType uint8
 
 const (
-	_          RecordType = iota
-	App                   // a tenant with its credentials
-	Key                   // a CMK's attributes and the list of its versions
-	KeyVersion            // the material of one version of a CMK
+	_             RecordType = iota
+	App                      // a tenant with its credentials
+	Key                      // a CMK's attributes and the list of its versions
+	KeyVersion               // the material of one version of a CMK
+	_                        // 4, import sessions
+	Secret                   // a secret's name, description and current version
+	SecretVersion            // one value of a secret, encrypted under a CMK
 )
 
 // String names the type for logs and errors.
@@ -116,12 +121,18 @@ func (t RecordType) String() string {
 		return "key"
 	case KeyVersion:
 		return "key version"
+	case Secret:
+		return "secret"
+	case SecretVersion:
+		return "secret version"
 	}
 	return fmt.Sprintf("record type %d", uint8(t))
 }
 
 // RecordID names a record in the store. An app's ID equals its Tenant; a key
-// version has its key's ID and its number, every other record has Version 0.
+// version has its key's ID and its number; a secret has the ID that SecretID
+// gives its name; a secret version has the ID of its secret's incarnation and
+// its number. Every other record has Version 0.
 type RecordID struct {
 	Type    RecordType
 	Tenant  UUID
@@ -135,6 +146,19 @@ func (id RecordID) String() string {
 		return fmt.Sprintf("%s %s/%d", id.Type, id.ID, id.Version)
 	}
 	return fmt.Sprintf("%s %s", id.Type, id.ID)
+}
+
+const secretLabel = "ehsm/secret-name/v1\x00"
+
+// SecretID returns the ID of the record of a tenant's secret: the first 16 bytes
+// of SHA-256 over a label, the tenant and the name, so that the manager finds it
+// from a request. It holds the name back from who has the database only as far
+// as names cannot be guessed.
+func SecretID(tenant UUID, name string) UUID {
+	b := make([]byte, 0, len(secretLabel)+len(tenant)+len(name))
+	b = append(append(append(b, secretLabel...), tenant[:]...), name...)
+	sum := sha256.Sum256(b)
+	return UUID(sum[:16])
 }
 
 // Tag is the authentication tag of a sealed record, its last 16 bytes.
@@ -190,7 +214,7 @@ type Answer struct {
 	Audit Audit // hand it to the sink before anything else is done with the answer
 }
 
-// A Write stores one record.
+// A Write stores one record, or removes records.
 type Write struct {
 	ID       RecordID
 	Expected uint64 // revision that must be stored now; 0: no such record
@@ -198,7 +222,12 @@ type Write struct {
 	Hidden   bool   // leave it out of listings
 	Primary  uint32 // of a key: the version to send along with it
 	Sweep    bool   // of an app: a sweep of its keys is due
-	Sealed   []byte
+	Due      int64  // of a secret: when to offer it for a purge, Unix milliseconds; 0: never
+	// Remove takes the record away, whatever its revision is and whether there
+	// is one; of a secret version with Version 0, all versions of that ID. All
+	// other fields but ID are zero.
+	Remove bool
+	Sealed []byte
 }
 
 // Tag returns the authentication tag of the written record.
@@ -220,10 +249,13 @@ type Replay struct {
 	Until  int64 // Unix milliseconds after which the entry may be dropped
 }
 
-// A Query asks for records of one type and tenant that are not hidden.
+// A Query asks for records of one type and tenant that are not hidden, or for
+// versions.
 type Query struct {
 	Type   RecordType
 	Tenant UUID
+	ID     UUID   // of versions: their common ID; else zero, for all IDs
+	After  uint32 // of versions: only those with a higher number
 	Limit  int
 }
 
@@ -253,12 +285,13 @@ type Resolve struct {
 	Outcome Outcome
 }
 
-// A Sweep names an app record and up to SweepStep key records of its tenant,
-// each with its bytes.
+// A Sweep names an app record and up to SweepStep key records of its tenant, or
+// one secret whose planned deletion is due. All come with their bytes.
 type Sweep struct {
 	RequestID string
 	App       Ref
 	Keys      []Ref
+	Secret    Ref // to be purged, if its type is not 0; then App and Keys are empty
 }
 
 // Info describes a running core.

@@ -23,10 +23,13 @@ func sampleCall() *Call {
 func sampleAnswer() *Answer {
 	return &Answer{
 		Kind: Pending, Code: 200, Reply: []byte("{}"), Sign: "c2ln", Release: -5, Handle: 77,
-		Writes:      []Write{{ID: RecordID{App, UUID{1}, UUID{1}, 0}, Expected: 1, Revision: 2, Hidden: true, Primary: 4, Sweep: true, Sealed: bytes.Repeat([]byte{7}, 40)}},
+		Writes: []Write{
+			{ID: RecordID{App, UUID{1}, UUID{1}, 0}, Expected: 1, Revision: 2, Hidden: true, Primary: 4, Sweep: true, Due: -9, Sealed: bytes.Repeat([]byte{7}, 40)},
+			{ID: RecordID{SecretVersion, UUID{1}, UUID{3}, 0}, Remove: true},
+		},
 		Replay:      &Replay{UUID{1}, Tag{2}, 1234},
 		NeedRecords: []RecordID{{KeyVersion, UUID{1}, UUID{2}, 9}},
-		NeedList:    &Query{Key, UUID{1}, 10},
+		NeedList:    &Query{Type: SecretVersion, Tenant: UUID{1}, ID: UUID{2}, After: 5, Limit: 10},
 		Audit:       Audit{First: 8, Count: 2, Durable: true, Frames: []byte("frames")},
 	}
 }
@@ -40,7 +43,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 	if got, err := DecodeAnswer(answer.Append(nil)); err != nil || !reflect.DeepEqual(got, answer) {
 		t.Errorf("answer: got %+v, %v", got, err)
 	}
-	sweep := &Sweep{RequestID: "s", App: call.Records[0], Keys: call.Listing}
+	sweep := &Sweep{RequestID: "s", App: call.Records[0], Keys: call.Listing, Secret: call.Listing[0]}
 	if got, err := DecodeSweep(sweep.Append(nil)); err != nil || !reflect.DeepEqual(got, sweep) {
 		t.Errorf("sweep: got %+v, %v", got, err)
 	}
@@ -136,6 +139,39 @@ func TestParseUUID(t *testing.T) {
 	if v := NewUUID(); v[6]>>4 != 4 || v[8]>>6 != 2 || v == NewUUID() {
 		t.Errorf("NewUUID gives %s", v)
 	}
+}
+
+// TestSecretID has known answers made with the sha256sum of coreutils.
+func TestSecretID(t *testing.T) {
+	tenant := UUID{15: 1}
+	seen := map[UUID]string{}
+	for _, row := range []struct{ name, want string }{
+		{"a", "59b5d2cf-ad84-6ec0-dbd1-07bb641dead5"},
+		{"", "16c34236-e44a-b4a4-9ecf-f6446286773d"},
+		{"a\x00", "af0699ce-e9aa-fb09-05f7-ceb81136cc15"},
+		{"päss\nwort \U0001f511", "92b9ef5b-5fb9-010b-f00b-b0e4d7de1f47"},
+	} {
+		got := SecretID(tenant, row.name)
+		if got.String() != row.want {
+			t.Errorf("SecretID(%q): got %s, want %s", row.name, got, row.want)
+		}
+		if other, ok := seen[got]; ok {
+			t.Errorf("%q and %q have one id", row.name, other)
+		}
+		seen[got] = row.name
+	}
+	if SecretID(UUID{15: 2}, "a") == SecretID(tenant, "a") {
+		t.Error("one name has one id in two tenants")
+	}
+}
+
+func FuzzDecodeSweep(f *testing.F) {
+	f.Add((&Sweep{RequestID: "s", App: sampleCall().Records[0], Keys: sampleCall().Listing, Secret: sampleCall().Listing[0]}).Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := DecodeSweep(b); err == nil && !bytes.Equal(s.Append(nil), b) {
+			t.Error("a sweep does not re-encode to the bytes it came from")
+		}
+	})
 }
 
 func FuzzDecodeCall(f *testing.F) {
