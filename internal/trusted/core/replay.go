@@ -32,6 +32,7 @@ type replays struct {
 	window    int64 // milliseconds
 
 	mu      sync.Mutex
+	latest  int64 // Unix milliseconds; entries were dropped as of this time
 	count   int
 	tenants map[wire.UUID]*tenantReplays
 }
@@ -52,6 +53,12 @@ func newReplays(perTenant, total int, window int64) *replays {
 func (r *replays) admit(tenant wire.UUID, tag wire.Tag, timestamp, now int64) admission {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now = r.advance(now)
+	// The caller has checked the window, but at a time that may have passed
+	// since: the host can let a call sleep until the entry is gone.
+	if timestamp <= now-r.window { // check: horizon
+		return tooOld
+	}
 	t := r.tenants[tenant]
 	if t == nil {
 		t = &tenantReplays{buckets: make(map[int64]*tagSet), oldest: timestamp / bucketMillis}
@@ -65,10 +72,10 @@ func (r *replays) admit(tenant wire.UUID, tag wire.Tag, timestamp, now int64) ad
 	if timestamp < t.floor { // check: floor
 		return tooOld
 	}
-	if !r.room(t, now) {
+	if !r.room(t, now) { // check: replay-bound
 		return overflow
 	}
-	if timestamp < t.floor {
+	if timestamp < t.floor { // check+: new-floor: this request has no entry among those just dropped
 		return tooOld
 	}
 	b := t.buckets[number]
@@ -101,12 +108,20 @@ func (r *replays) forget(tenant wire.UUID, tag wire.Tag, timestamp int64) {
 func (r *replays) expire(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now = r.advance(now)
 	for id, t := range r.tenants {
 		r.drop(t, now-r.window)
 		if t.count == 0 && t.floor <= now-r.window {
 			delete(r.tenants, id)
 		}
 	}
+}
+
+// advance moves the time, which callers read before they took the lock, and
+// returns the latest one. The caller must hold r.mu.
+func (r *replays) advance(now int64) int64 {
+	r.latest = max(r.latest, now)
+	return r.latest
 }
 
 // drop removes the buckets that lie wholly before a time.
