@@ -47,12 +47,11 @@ func actions() map[string]*action {
 			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
 		{name: "GenerateDataKeyWithoutPlaintext", cryptographic: true, run: (*request).generateDataKeyBlind, members: []member{
 			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
-		{name: "ListKey", run: (*request).listKey},
+		{name: "ListKey", run: (*request).listKey, storage: "listKey failed"},
 		{name: "EnableKey", mutates: true, run: (*request).enableKey, storage: "enableKey failed", members: []member{keyid}},
 		{name: "DisableKey", mutates: true, run: (*request).disableKey, storage: "disableKey failed", members: []member{keyid}},
 		{name: "DeleteKey", mutates: true, run: (*request).deleteKey, storage: "deleteKey failed", members: []member{keyid}},
 		{name: "DeleteAllKey", mutates: true, run: (*request).deleteAllKey, storage: "deleteALLKey failed"},
-		// Refused like any unknown action, but only after the signature.
 	}
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
@@ -64,13 +63,15 @@ func actions() map[string]*action {
 
 // execute runs a call to its result, a refusal or a needError.
 func (x *request) execute() (result, error) {
-	if x.call.Get {
-		switch x.call.Action {
-		case "GetVersion":
-			return x.getVersion()
-		case "Enroll":
+	switch x.call.Action {
+	case "GetVersion", "Enroll":
+		if !x.call.Get {
+			return result{}, errAPI() // whatever the signature
+		}
+		if x.call.Action == "Enroll" {
 			return x.enroll()
 		}
+		return x.getVersion()
 	}
 	x.action = x.core.actions[x.call.Action]
 	v, err := x.authenticate()
@@ -83,19 +84,16 @@ func (x *request) execute() (result, error) {
 	if x.payload, err = validate(v, x.action.members, x.action.mutates); err != nil {
 		return result{}, err
 	}
-	res, err := x.action.run(x)
-	if err != nil {
-		return res, err
-	}
 	if x.action.mutates || x.fitsMutation(v) { // check: shared-replay
 		x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.window}
 	}
-	return res, nil
+	return x.action.run(x)
 }
 
 // fitsMutation reports whether the body would also pass as a state-changing
 // action. The action is not signed by old clients, so such a body must be
-// usable only once on all nodes, whatever it was used for.
+// usable only once on all nodes, whatever it was used for and whether that was
+// refused.
 func (x *request) fitsMutation(v canon.Value) bool {
 	if v.Get(memberAction).Kind() != canon.Absent {
 		return false

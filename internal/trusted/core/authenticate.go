@@ -83,7 +83,10 @@ func (x *request) authenticate() (canon.Value, error) {
 		}
 	}
 	form, ok := x.verify(app, &e)
-	if !ok || entry == nil { // check: signature
+	if !ok { // check: signature
+		return canon.Value{}, errSign()
+	}
+	if entry == nil { // check+: stranger: nobody has the key of the stand-in
 		return canon.Value{}, errSign()
 	}
 	if app.State != record.Active { // check: app-state
@@ -112,9 +115,13 @@ func (x *request) verify(app *openApp, e *envelope) (canon.Form, bool) {
 	for form := range e.body.Forms() {
 		*buf = e.body.AppendCanonical((*buf)[:0], form)
 		x.mac = app.requests.sum(*buf)
-		if hmac.Equal(x.mac[:], sent[:sha256.Size]) && wellFormed {
-			return form, true
+		if !hmac.Equal(x.mac[:], sent[:sha256.Size]) {
+			continue
 		}
+		if !wellFormed { // check: sign-encoding
+			return 0, false
+		}
+		return form, true
 	}
 	return 0, false
 }

@@ -12,6 +12,7 @@ import (
 // that was used since the hand last passed stays.
 type cache[V any] struct {
 	limit int
+	seen  *seen
 
 	mu      sync.RWMutex
 	entries map[wire.RecordID]*cached[V]
@@ -28,8 +29,8 @@ type cached[V any] struct {
 	slot     int // index in the ring; guarded by the cache's lock
 }
 
-func newCache[V any](limit int) *cache[V] {
-	return &cache[V]{limit: limit, entries: make(map[wire.RecordID]*cached[V])}
+func newCache[V any](limit int, seen *seen) *cache[V] {
+	return &cache[V]{limit: limit, seen: seen, entries: make(map[wire.RecordID]*cached[V])}
 }
 
 // get returns the newest state that is cached, or nil.
@@ -43,26 +44,34 @@ func (c *cache[V]) get(id wire.RecordID) *cached[V] {
 	return e
 }
 
-// put caches a state unless a newer one is there.
-func (c *cache[V]) put(id wire.RecordID, revision uint64, tag wire.Tag, v V) {
+// put caches a state and takes note of it as seen. It reports false for one that
+// is older than, or rivals, a state that is cached or was seen. All of it happens
+// under the lock: a state that was superseded while it was being opened must not
+// get in behind the newer one.
+func (c *cache[V]) put(id wire.RecordID, revision uint64, tag wire.Tag, v V) bool {
 	e := &cached[V]{id: id, revision: revision, tag: tag, value: v}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.entries[id]; old != nil {
-		if old.revision <= revision {
-			e.slot = old.slot
-			c.ring[e.slot], c.entries[id] = e, e
-		}
-		return
+	old := c.entries[id]
+	if old != nil && (revision < old.revision || revision == old.revision && tag != old.tag) { // check: put-cached
+		return false
 	}
-	e.slot = len(c.ring)
-	if e.slot < c.limit {
+	if c.seen.accept(id, revision, tag) != newest { // check: put-seen
+		return false
+	}
+	switch {
+	case old != nil:
+		e.slot = old.slot
+		c.ring[e.slot] = e
+	case len(c.ring) < c.limit:
+		e.slot = len(c.ring)
 		c.ring = append(c.ring, e)
-	} else {
+	default:
 		e.slot = c.evict()
 		c.ring[e.slot] = e
 	}
 	c.entries[id] = e
+	return true
 }
 
 // evict frees a slot of the full ring. The caller must hold c.mu.

@@ -89,7 +89,7 @@ type Core struct {
 
 // New starts a core. It is a new instance, with an audit chain of its own.
 func New(cfg Config) (*Core, error) {
-	if cfg.Platform.Simulated() && !cfg.Genesis.AllowSim {
+	if cfg.Platform.Simulated() && !cfg.Genesis.AllowSim { // check: simulation
 		return nil, domainkey.ErrSimulated
 	}
 	if cfg.Clock == nil {
@@ -99,15 +99,15 @@ func New(cfg Config) (*Core, error) {
 	window := cfg.Genesis.Window().Milliseconds()
 	c := &Core{
 		keys: cfg.Keys, genesis: cfg.Genesis, window: window,
-		clock:    newClock(cfg.Clock, cfg.Genesis.Created),
-		seen:     newSeen(l.Seen),
-		replays:  newReplays(l.ReplaysPerTenant, l.Replays, window),
-		pending:  newPending(l.Pending),
-		apps:     newCache[*openApp](l.Apps),
-		cmks:     newCache[record.Key](l.Keys),
-		versions: newCache[*openVersion](l.Keys),
+		clock:   newClock(cfg.Clock, cfg.Genesis.Created),
+		seen:    newSeen(l.Seen),
+		replays: newReplays(l.ReplaysPerTenant, l.Replays, window),
+		pending: newPending(l.Pending),
+		actions: actions(),
 	}
-	c.actions = actions()
+	c.apps = newCache[*openApp](l.Apps, c.seen)
+	c.cmks = newCache[record.Key](l.Keys, c.seen)
+	c.versions = newCache[*openVersion](l.Keys, c.seen)
 	var err error
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err
@@ -144,6 +144,10 @@ func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
 	if len(call.Records) > wire.MaxRecords || len(call.Listing) > wire.MaxList || len(call.Body) > wire.MaxBody {
 		return nil, fmt.Errorf("call: %w", ErrLimit)
 	}
+	// The reply signature has one byte for the length of the action.
+	if len(call.Action) > wire.MaxName { // check: action-length
+		return nil, fmt.Errorf("call: action of %d bytes: %w", len(call.Action), ErrLimit)
+	}
 	x := &request{core: c, call: call, now: c.clock.micros()}
 	res, err := x.execute()
 	var need *needError
@@ -151,11 +155,11 @@ func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
 		x.takeBack()
 		return need.answer(), nil
 	}
-	if err == nil && x.pends() {
-		return x.suspend(res)
-	}
 	if err != nil {
-		x.writes, x.replay = nil, nil
+		x.writes, x.onStored = nil, nil
+	}
+	if x.pends() {
+		return x.suspend(res, err), nil
 	}
 	return x.finish(res, err), nil
 }
@@ -169,8 +173,10 @@ func (c *Core) Resolve(_ context.Context, r wire.Resolve) (*wire.Answer, error) 
 	x.now = c.clock.micros()
 	switch r.Outcome {
 	case wire.Stored:
-		x.commit()
-		return x.release(x.result, nil), nil
+		if !x.commit() { // check: rival
+			return x.abort(errInternal("rival state")), nil
+		}
+		return x.release(x.result, x.refused), nil
 	case wire.Replayed:
 		// The entry stays here too: the request was used elsewhere.
 		return x.abort(errReplay()), nil
@@ -215,7 +221,8 @@ type request struct {
 	replay   *wire.Replay
 	onStored []func()
 	result   result
-	entry    uint64 // sequence number of the audit entry of a pending answer
+	refused  error  // instead of result
+	entry    uint64 // sequence number of the audit entry
 }
 
 // millis is the time of the request in Unix milliseconds.
@@ -236,49 +243,57 @@ func (x *request) takeBack() {
 func (x *request) tag() wire.Tag { return wire.Tag(x.mac[:16]) }
 
 // record makes the audit entry of an outcome.
-func (x *request) record(code int, reason string) wire.Audit {
-	return x.core.chain.Append(&trail.Entry{
+func (x *request) record(err error) wire.Audit {
+	code, reason := codeOK, "ok"
+	if err != nil {
+		r := asRefusal(err)
+		code, reason = r.code, r.reason
+	}
+	e := &trail.Entry{
 		Kind: trail.Request, Time: x.now, RequestID: x.call.RequestID, Tenant: x.tenant, Action: x.call.Action,
 		Key: x.key, KeyVersion: x.keyVersion, Code: uint16(code), Reason: reason,
-	})
+	}
+	a := x.core.chain.Append(e)
+	x.entry = e.Sequence
+	return a
 }
 
 // finish audits the outcome of a request without writes and makes its answer.
 func (x *request) finish(res result, err error) *wire.Answer {
 	a := x.release(res, err)
-	reason := "ok"
-	if err != nil {
-		reason = asRefusal(err).reason
-	}
-	a.Audit = x.record(a.Code, reason)
+	a.Audit = x.record(err)
 	a.Audit.Durable = x.action != nil && x.action.discloses
 	return a
 }
 
-// suspend audits a request with writes and leaves the reply to Resolve.
-func (x *request) suspend(res result) (*wire.Answer, error) {
+// suspend audits a request that the store must take note of and leaves the
+// reply, a refusal if there is an err, to Resolve.
+func (x *request) suspend(res result, err error) *wire.Answer {
 	handle, ok := x.core.pending.add(x)
 	if !ok {
 		x.takeBack()
 		x.writes, x.replay = nil, nil
-		return x.finish(result{}, errTooMany()), nil
+		return x.finish(result{}, errTooMany())
 	}
-	x.result = res
+	x.result, x.refused = res, err
 	a := &wire.Answer{Kind: wire.Pending, Handle: handle, Writes: x.writes, Replay: x.replay}
-	a.Audit = x.record(codeOK, "ok")
+	a.Audit = x.record(err)
 	a.Audit.Durable = true
-	x.entry = a.Audit.First + uint64(a.Audit.Count) - 1
-	return a, nil
+	return a
 }
 
-// commit takes note of stored writes.
-func (x *request) commit() {
+// commit takes note of stored writes. It reports false if one of them cannot be
+// stored, as this core has accepted another state of the same revision.
+func (x *request) commit() bool {
 	for _, w := range x.writes {
-		x.core.seen.note(w.ID, w.Revision, w.Tag())
+		if x.core.seen.accept(w.ID, w.Revision, w.Tag()) == rival {
+			return false
+		}
 	}
 	for _, f := range x.onStored {
 		f()
 	}
+	return true
 }
 
 // abort audits that the writes of a pending answer were not stored.

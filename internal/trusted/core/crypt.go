@@ -16,12 +16,19 @@ func (x *request) usableKey(protects bool) (*cached[record.Key], error) {
 		return nil, err
 	case k == nil:
 		return nil, errKeyID()
-	case k.value.State == record.Suspended: // check: key-state
+	case onHold(k.value.State): // check: key-state
 		return nil, errDisabled()
 	case protects && x.expired(&k.value): // check: expiry
 		return nil, errExpired()
 	}
 	return k, nil
+}
+
+// onHold reports whether a key in a state may not even process what it has
+// protected. There is no policy that frees a compromised key, and a destroyed
+// one has no material.
+func onHold(s record.State) bool {
+	return s == record.Suspended || s == record.Compromised || s == record.Destroyed
 }
 
 func (x *request) expired(k *record.Key) bool {

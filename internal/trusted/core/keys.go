@@ -25,7 +25,7 @@ const farFuture = 253402300799000
 func (x *request) createKey() (result, error) {
 	spec, _ := primitive.ParseSpec(x.payload.text("keyspec")) // validated
 	usage := map[string]record.Usage{usageEncrypt: record.EncryptDecrypt, usageSign: record.SignVerify}[x.payload.text("keyusage")]
-	if !usable(spec, usage) {
+	if !usable(spec, usage) { // check: spec-usage
 		return result{}, errServer("key usage")
 	}
 	now := x.millis()
@@ -35,7 +35,7 @@ func (x *request) createKey() (result, error) {
 	}
 	id := wire.NewUUID()
 	if x.payload.text("origin") == originExternal {
-		if !spec.Symmetric() {
+		if !spec.Symmetric() { // check+: importable: usable admits symmetric specs only
 			return result{}, errServer("key cannot be imported")
 		}
 		k.Origin, k.State = record.External, record.PreActivation
@@ -99,44 +99,69 @@ func (x *request) writeKey(id wire.RecordID, revision uint64, k record.Key) erro
 
 func (x *request) write(w wire.Write) { x.writes = append(x.writes, w) }
 
-func (x *request) enableKey() (result, error)  { return x.setState(record.Suspended, record.Active) }
-func (x *request) disableKey() (result, error) { return x.setState(record.Active, record.Suspended) }
-
-// setState moves a key between active and suspended. A key that waits for its
-// material is suspended as such and returns to waiting, which its lack of a
-// primary version tells.
-func (x *request) setState(from, to record.State) (result, error) {
-	k, err := x.loadKey(x.payload.text("keyid"))
+// disableKey suspends a key, also one that is suspended already: the new
+// revision supersedes whatever the host holds of it that was never confirmed,
+// such as the answer to an EnableKey that it let time out.
+func (x *request) disableKey() (result, error) {
+	k, err := x.ownKey()
 	if err != nil {
 		return result{}, err
 	}
-	if k == nil {
-		return result{}, bad("not find this keyid", "no such key")
+	next := k.value
+	switch next.State {
+	case record.Active, record.PreActivation, record.Suspended:
+		next.State = record.Suspended
+	default:
+		return result{}, x.action.storageError() // there is no way back to such a state
+	}
+	return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+}
+
+// enableKey ends a suspension. A key without material returns to waiting for it.
+func (x *request) enableKey() (result, error) {
+	k, err := x.ownKey()
+	if err != nil {
+		return result{}, err
 	}
 	next := k.value
-	if next.State == record.PreActivation && to == record.Suspended {
-		next.State = record.Active
-	}
-	if next.State != from {
+	if next.State != record.Suspended { // check: only-suspended
 		return result{message: textSuccessful}, nil // it is so already
 	}
-	next.State = to
-	if to == record.Active && next.Primary == 0 {
+	next.State = record.Active
+	if next.Primary == 0 {
 		next.State = record.PreActivation
 	}
 	return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
 }
 
-// deleteKey marks a key. It is unusable and unlisted from now on, and its
-// material stays until the waiting window has passed.
-func (x *request) deleteKey() (result, error) {
+// ownKey returns the key to enable or disable.
+func (x *request) ownKey() (*cached[record.Key], error) {
 	k, err := x.loadKey(x.payload.text("keyid"))
-	if err != nil || k == nil {
-		return result{message: textSuccessful}, err
+	if err == nil && k == nil {
+		err = bad("not find this keyid", "no such key")
 	}
-	next := k.value
-	next.Deleted = x.millis()
-	return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+	return k, err
+}
+
+// deleteKey marks a key. It is unusable and unlisted from now on, and its
+// material stays until the waiting window has passed. A key that the store is
+// said not to have is gone for this core as well: it must not come back after
+// its owner was told that it is deleted.
+func (x *request) deleteKey() (result, error) {
+	text := x.payload.text("keyid")
+	k, err := x.loadKey(text)
+	if err != nil {
+		return result{}, err
+	}
+	if k != nil {
+		next := k.value
+		next.Deleted = x.millis()
+		return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+	}
+	if id, ok := x.keyRecord(text); ok && x.ref(id).Revision == 0 {
+		x.onStored = append(x.onStored, func() { x.core.seen.bury(id) })
+	}
+	return result{message: textSuccessful}, nil
 }
 
 // deleteAllKey starts a new generation in the app record, which deletes all
@@ -190,8 +215,11 @@ func (x *request) openListing() ([]*cached[record.Key], error) {
 	named := make(map[wire.RecordID]bool, len(x.call.Listing))
 	for i := range x.call.Listing {
 		ref := &x.call.Listing[i]
-		if ref.ID.Type != wire.Key || ref.ID.Tenant != x.tenant || named[ref.ID] { // check: listing-tenant
+		if ref.ID.Tenant != x.tenant { // check: listing-tenant
 			return nil, errInternal("foreign record in a listing")
+		}
+		if named[ref.ID] { // check: listing-twice
+			return nil, errInternal("record twice in a listing")
 		}
 		named[ref.ID] = true
 		k, err := x.openListed(ref)
@@ -206,14 +234,18 @@ func (x *request) openListing() ([]*cached[record.Key], error) {
 }
 
 // openListed opens one listed record without giving it a place in the cache,
-// which belongs to keys in use.
+// which belongs to keys in use. A change may have overtaken the listing: then
+// the newer state counts, which the cache has.
 func (x *request) openListed(ref *wire.Ref) (*cached[record.Key], error) {
 	k, err := record.OpenKey(x.core.keys, record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
 	if err != nil {
 		return nil, errInternal("record does not open")
 	}
 	tag := wire.SealedTag(ref.Sealed)
-	if x.core.seen.stale(ref.ID, ref.Revision, tag) { // check: revision-listed
+	if x.core.seen.accept(ref.ID, ref.Revision, tag) != newest { // check: revision-listed
+		if held := x.core.cmks.get(ref.ID); held != nil && held.revision > ref.Revision {
+			return held, nil
+		}
 		return nil, errInternal("stale record")
 	}
 	return &cached[record.Key]{id: ref.ID, revision: ref.Revision, tag: tag, value: k}, nil

@@ -53,7 +53,8 @@ func (x *request) stale(id wire.RecordID) error {
 }
 
 // load returns the opened state of a record that the call refers to, nil if the
-// store has none.
+// store has none. Where the core holds a newer state than the call names, it is
+// that one: the manager's copy is late, or a change has overtaken the call.
 func load[V any](x *request, c *cache[V], id wire.RecordID, open func(record.Header, []byte) (V, error)) (*cached[V], error) {
 	ref := x.ref(id)
 	if ref == nil {
@@ -61,10 +62,10 @@ func load[V any](x *request, c *cache[V], id wire.RecordID, open func(record.Hea
 	}
 	e := c.get(id)
 	if e != nil {
-		if e.revision == ref.Revision && e.tag == ref.Tag {
+		if e.revision == ref.Revision && e.tag == ref.Tag || 0 < ref.Revision && ref.Revision < e.revision {
 			return e, nil
 		}
-		if ref.Revision <= e.revision { // check: revision-cached
+		if ref.Revision <= e.revision { // check: held
 			return nil, x.stale(id)
 		}
 	}
@@ -79,7 +80,7 @@ func load[V any](x *request, c *cache[V], id wire.RecordID, open func(record.Hea
 
 // absent checks a record that the store is said not to have.
 func (x *request) absent(id wire.RecordID) error {
-	if x.core.seen.stale(id, 0, wire.Tag{}) { // check: revision-absent
+	if x.core.seen.exists(id) { // check: revision-absent
 		return x.stale(id)
 	}
 	return nil
@@ -87,18 +88,16 @@ func (x *request) absent(id wire.RecordID) error {
 
 func openRef[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Header, []byte) (V, error)) (*cached[V], error) {
 	tag := wire.SealedTag(ref.Sealed)
-	if tag != ref.Tag {
+	if tag != ref.Tag { // check+: ref-tag: the cache goes by the tag of the record itself
 		return nil, errInternal("record does not open")
 	}
 	v, err := open(record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
 	if err != nil {
 		return nil, errInternal("record does not open")
 	}
-	if x.core.seen.stale(ref.ID, ref.Revision, tag) { // check: revision-seen
+	if !c.put(ref.ID, ref.Revision, tag, v) { // check: revision-opened
 		return nil, x.stale(ref.ID)
 	}
-	x.core.seen.note(ref.ID, ref.Revision, tag)
-	c.put(ref.ID, ref.Revision, tag, v)
 	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
 }
 
@@ -131,13 +130,13 @@ func (x *request) loadKey(text string) (*cached[record.Key], error) {
 	if !ok {
 		return nil, nil
 	}
+	x.key = id.ID
 	k, err := load(x, x.core.cmks, id, func(h record.Header, sealed []byte) (record.Key, error) {
 		return record.OpenKey(x.core.keys, h, sealed)
 	})
 	if err != nil || k == nil || x.gone(&k.value) {
 		return nil, err
 	}
-	x.key = id.ID
 	return k, nil
 }
 
@@ -146,14 +145,20 @@ func (x *request) gone(k *record.Key) bool {
 	if k.Deleted != 0 { // check: deleted
 		return true
 	}
-	return k.Generation < x.app.value.Generation
+	if k.Generation < x.app.value.Generation { // check: generation
+		return true
+	}
+	return false
 }
 
 // loadVersion opens a version of a key and checks that it is the one the key
 // record commits to. It returns nil if the key has no such version.
 func (x *request) loadVersion(k *cached[record.Key], number uint32) (*openVersion, error) {
 	stated, ok := k.value.Version(number)
-	if !ok || stated.State != record.Active {
+	if !ok {
+		return nil, nil
+	}
+	if stated.State != record.Active { // check: version-state
 		return nil, nil
 	}
 	id := wire.RecordID{Type: wire.KeyVersion, Tenant: k.id.Tenant, ID: k.id.ID, Version: number}

@@ -23,7 +23,7 @@ func newPending(limit int) *pending {
 func (p *pending) add(x *request) (uint64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.open) >= p.limit {
+	if len(p.open) >= p.limit { // check: pending-limit
 		return 0, false
 	}
 	p.last++

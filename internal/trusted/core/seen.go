@@ -1,6 +1,7 @@
 package core
 
 import (
+	"math"
 	"sync"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -26,34 +27,63 @@ type state struct {
 	tag      wire.Tag
 }
 
+// buried is the revision of a record whose owner was told that it is gone.
+const buried = math.MaxUint64
+
+// standing is how a state of a record stands to the newest one that was seen.
+type standing uint8
+
+const (
+	_          standing = iota
+	newest              // it is that one, or a newer one
+	superseded          // it is older
+	rival               // it is another state of the same revision
+)
+
 func newSeen(limit int) *seen {
 	return &seen{limit: limit, states: make(map[wire.RecordID]state)}
 }
 
-// stale reports whether the state is older than, or rivals, one that was seen.
-func (s *seen) stale(id wire.RecordID, revision uint64, tag wire.Tag) bool {
+// accept judges a genuine state and, if it is the newest, takes note of it. Both
+// are one step, so that of two rivals never more than one is the newest.
+func (s *seen) accept(id wire.RecordID, revision uint64, tag wire.Tag) standing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.states[id]
-	if !ok {
-		return false
+	switch {
+	case ok && revision < have.revision:
+		return superseded
+	case ok && revision == have.revision && tag != have.tag:
+		return rival
 	}
-	return revision < have.revision || revision == have.revision && tag != have.tag
+	if revision > max(have.revision, 1) {
+		s.set(id, state{revision, tag}, ok)
+	}
+	return newest
 }
 
-// note records a genuine state.
-func (s *seen) note(id wire.RecordID, revision uint64, tag wire.Tag) {
-	if revision < 2 {
-		return
-	}
+// exists reports whether the record must exist, because changes of it were seen.
+func (s *seen) exists(id wire.RecordID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.states[id]
-	if ok && have.revision >= revision {
-		return
-	}
-	s.states[id] = state{revision, tag}
-	if ok {
+	return ok && have.revision != buried
+}
+
+// bury makes every state of a record an old one. The host says that there is
+// none, and the owner was told so.
+func (s *seen) bury(id wire.RecordID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.states[id]
+	s.set(id, state{revision: buried}, ok)
+}
+
+// set notes a state, in place of the oldest entry if there is no room. The
+// caller must hold s.mu.
+func (s *seen) set(id wire.RecordID, now state, known bool) {
+	s.states[id] = now
+	if known {
 		return
 	}
 	if len(s.order) < s.limit {

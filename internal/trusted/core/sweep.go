@@ -33,19 +33,22 @@ func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 	if !x.pends() {
 		return &wire.Answer{Kind: wire.Final, Code: codeOK}, nil
 	}
-	return x.suspend(result{message: textSuccessful})
+	return x.suspend(result{message: textSuccessful}, nil), nil
 }
 
 // sweepKey adds the marked key to the writes, if it is due.
 func (x *request) sweepKey(ref *wire.Ref) error {
-	if ref.ID.Type != wire.Key || ref.ID.Tenant != x.tenant { // check: sweep-tenant
+	if ref.ID.Tenant != x.tenant { // check: sweep-tenant
 		return errInternal("foreign record in a sweep")
 	}
 	k, err := x.openListed(ref)
 	if err != nil {
 		return err
 	}
-	if k.value.Deleted != 0 || k.value.Generation >= x.app.value.Generation { // check: sweep-due
+	if k.value.Deleted != 0 { // check: sweep-once
+		return nil
+	}
+	if k.value.Generation >= x.app.value.Generation { // check: sweep-due
 		return nil
 	}
 	next := k.value

@@ -123,7 +123,7 @@ func SealApp(keys *domainkey.Keyring, h Header, a App, apiKey secret.Bytes) ([]b
 // OpenApp opens an app record. Errors: ErrOpen.
 func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, secret.Bytes, error) {
 	var a App
-	if h.ID.Type != wire.App {
+	if h.ID.Type != wire.App { // check+: app-type: the core asks for apps by their type
 		return a, secret.Bytes{}, fmt.Errorf("%w: %s is no app", ErrOpen, h.ID)
 	}
 	attributes, apiKey, err := open(keys, h, sealed)
@@ -167,7 +167,7 @@ func SealKey(keys *domainkey.Keyring, h Header, k Key) ([]byte, error) {
 // OpenKey opens a key record. Errors: ErrOpen.
 func OpenKey(keys *domainkey.Keyring, h Header, sealed []byte) (Key, error) {
 	var k Key
-	if h.ID.Type != wire.Key {
+	if h.ID.Type != wire.Key { // check+: key-type: other types have attributes that do not parse as these
 		return k, fmt.Errorf("%w: %s is no key", ErrOpen, h.ID)
 	}
 	attributes, material, err := open(keys, h, sealed)
@@ -208,7 +208,7 @@ func SealKeyVersion(keys *domainkey.Keyring, h Header, v KeyVersion, material se
 // OpenKeyVersion opens a key version. Errors: ErrOpen.
 func OpenKeyVersion(keys *domainkey.Keyring, h Header, sealed []byte) (KeyVersion, secret.Bytes, error) {
 	var v KeyVersion
-	if h.ID.Type != wire.KeyVersion {
+	if h.ID.Type != wire.KeyVersion { // check+: version-type: the core asks for versions by their type
 		return v, secret.Bytes{}, fmt.Errorf("%w: %s is no key version", ErrOpen, h.ID)
 	}
 	attributes, material, err := open(keys, h, sealed)

@@ -83,7 +83,7 @@ func open(keys *domainkey.Keyring, h Header, sealed []byte) ([]byte, secret.Byte
 	if err != nil {
 		return nil, secret.Bytes{}, fmt.Errorf("%w: %w", ErrOpen, err)
 	}
-	if domain != keys.Domain() { // check: record-domain
+	if domain != keys.Domain() { // check+: record-domain: the wrapping key depends on the domain
 		return nil, secret.Bytes{}, fmt.Errorf("%w: it belongs to another domain", ErrOpen)
 	}
 	if got != h { // check: record-label
@@ -94,7 +94,7 @@ func open(keys *domainkey.Keyring, h Header, sealed []byte) ([]byte, secret.Byte
 		return nil, secret.Bytes{}, fmt.Errorf("%w: %w", ErrOpen, err)
 	}
 	material, err := aead.Open(nil, nonce, box, sealed[:len(sealed)-len(box)])
-	if err != nil {
+	if err != nil { // check: record-genuine
 		return nil, secret.Bytes{}, ErrOpen
 	}
 	return attributes, secret.New(material), nil
