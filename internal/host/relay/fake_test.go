@@ -418,7 +418,6 @@ type rig struct {
 	core  *fakeCore
 	store *memStore
 	sink  *memSink
-	n     int
 }
 
 func newRig(t testing.TB, opts Options) *rig {

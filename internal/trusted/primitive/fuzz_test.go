@@ -30,11 +30,16 @@ func encodeMaterial(t testing.TB, k *Private) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return append(k.key.D.FillBytes(make([]byte, (k.key.Params().N.BitLen()+7)/8)), point...)
+		scalar, err := k.key.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(scalar, point...)
 	case *k256Private:
 		scalar := k.d.Bytes()
 		return append(scalar[:], k.pub.SerializeUncompressed()...)
 	case sm2Private:
+		//lint:ignore SA1019 crypto/ecdsa encodes the NIST curves only
 		return append(k.private.D.FillBytes(make([]byte, sm2ScalarLen)), sm2Point(k.key.X, k.key.Y)...)
 	case hmacPrivate:
 		return k.key.Expose()

@@ -46,7 +46,6 @@ func newSM2() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	//lint:ignore SA1019 crypto/ecdsa encodes the NIST curves only
 	d, x, y := key.D, key.X, key.Y
 	return append(d.FillBytes(make([]byte, sm2ScalarLen)), sm2Point(x, y)...), nil
 }

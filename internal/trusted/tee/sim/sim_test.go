@@ -66,7 +66,8 @@ func TestNewMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := parent + path
-		if sealKey(t, open(t, dir, 1, 1), q) != sealKey(t, open(t, dir, 1, 1), q) {
+		first := sealKey(t, open(t, dir, 1, 1), q)
+		if second := sealKey(t, open(t, dir, 1, 1), q); second != first {
 			t.Errorf("%s: a second start gets another key", name)
 		}
 		for file, want := range map[string]os.FileMode{".": 0o700, machineFile: 0o600, signerFile: 0o600} {
