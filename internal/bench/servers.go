@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// service is the measured server: one process, or two, or one that somebody else
+// started.
+type service struct {
+	url      string
+	pids     []int
+	children []*child
+	first    time.Duration // from start to ready, on an empty data directory
+	second   time.Duration // the same, on the directory of the first start
+	idle     int64         // bytes in RAM before the first request
+}
+
+func (s *service) stop() {
+	for i := len(s.children) - 1; i >= 0; i-- {
+		s.children[i].stop()
+	}
+}
+
+// starter starts servers in a directory of their own.
+type starter struct {
+	program string   // of the command line, which `dev` and `bench-ceiling` belong to
+	dir     string   // temporary
+	env     []string // of the children
+	settle  time.Duration
+}
+
+// newStarter makes the directory. The children see the environment without
+// settings of ehsm, and with a home of their own: `ehsm dev` writes a profile.
+func newStarter(o Options) (*starter, error) {
+	dir, err := os.MkdirTemp("", "ehsm-bench-*")
+	if err != nil {
+		return nil, err
+	}
+	s := &starter{program: o.Program, dir: dir, settle: o.settle}
+	for _, setting := range o.Environ {
+		if !strings.HasPrefix(setting, "EHSM_") {
+			s.env = append(s.env, setting)
+		}
+	}
+	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"} {
+		s.env = append(s.env, name+"="+filepath.Join(dir, "home"))
+	}
+	return s, nil
+}
+
+func (s *starter) close() error { return os.RemoveAll(s.dir) }
+
+// readyPattern is the line in which both servers say where they are reached.
+var readyPattern = regexp.MustCompile(`^url: +(https?://127\.0\.0\.1:\d+)$`)
+
+// readyURL finds the address in a ready line.
+func readyURL(line string) (url string, ok bool) {
+	m := readyPattern.FindStringSubmatch(line)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
+}
+
+func (s *starter) ceiling(ctx context.Context, plain bool) (*child, error) {
+	args := []string{"bench-ceiling"}
+	if plain {
+		args = append(args, "--http")
+	}
+	return startChild(ctx, s.env, readyURL, s.program, args...)
+}
+
+// dev starts `ehsm dev` twice: the first start makes a domain, the second is the
+// one that a user waits for every time.
+func (s *starter) dev(ctx context.Context, plain bool) (*service, error) {
+	args := []string{"dev", "--no-profile", "--data", filepath.Join(s.dir, "data"), "--listen", "127.0.0.1:0"}
+	if plain {
+		args = append(args, "--http")
+	}
+	first, err := startChild(ctx, s.env, readyURL, s.program, args...)
+	if err != nil {
+		return nil, err
+	}
+	first.stop()
+	second, err := startChild(ctx, s.env, readyURL, s.program, args...)
+	if err != nil {
+		return nil, err
+	}
+	return s.settled(ctx, &service{
+		url:      second.url,
+		children: []*child{second},
+		first:    first.started,
+		second:   second.started,
+	})
+}
+
+// settled completes a service that has just become ready.
+func (s *starter) settled(ctx context.Context, sv *service) (*service, error) {
+	for _, c := range sv.children {
+		sv.pids = append(sv.pids, c.pid)
+	}
+	err := sleep(ctx, s.settle)
+	if err == nil {
+		sv.idle, err = residentSize(sv.pids)
+	}
+	if err != nil {
+		sv.stop()
+		return nil, fmt.Errorf("start the service: %w", err)
+	}
+	return sv, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
