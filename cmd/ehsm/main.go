@@ -111,6 +111,8 @@ Every result is checked to come from the core in the TEE. Exit codes: 0 done,
 		newAPI(a),
 		newAudit(a),
 		newVersion(a),
+		newBench(a),
+		newBenchCeiling(a),
 	)
 	return root
 }
