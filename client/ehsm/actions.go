@@ -12,7 +12,7 @@ func (c *Client) CreateKey(ctx context.Context, spec api.KeySpec, usage api.KeyU
 	var res api.CreateKeyResult
 	err = c.call(ctx, api.CreateKey, false, api.CreateKeyRequest{KeySpec: spec, KeyUsage: usage, Origin: origin}, &res)
 	if err == nil && res.KeyID == "" {
-		err = fmt.Errorf("%s: %w: no keyid", api.CreateKey, ErrReply)
+		err = missing(api.CreateKey, "keyid")
 	}
 	return res.KeyID, err
 }
@@ -22,6 +22,9 @@ func (c *Client) CreateKey(ctx context.Context, spec api.KeySpec, usage api.KeyU
 func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext, aad []byte) (ciphertext []byte, err error) {
 	var res api.EncryptResult
 	err = c.call(ctx, api.Encrypt, true, api.EncryptRequest{KeyID: keyID, Plaintext: plaintext, AAD: aad}, &res)
+	if err == nil && len(res.Ciphertext) == 0 {
+		err = missing(api.Encrypt, "ciphertext")
+	}
 	return res.Ciphertext, err
 }
 
@@ -31,6 +34,9 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext, aad []byt
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext, aad []byte) (plaintext []byte, err error) {
 	var res api.DecryptResult
 	err = c.call(ctx, api.Decrypt, true, api.DecryptRequest{KeyID: keyID, Ciphertext: ciphertext, AAD: aad}, &res)
+	if err == nil && res.Plaintext == nil {
+		err = missing(api.Decrypt, "plaintext")
+	}
 	return res.Plaintext, err
 }
 
@@ -53,11 +59,18 @@ func CiphertextKeyID(ciphertext []byte) (keyID string, ok bool) {
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, n int, aad []byte) (plaintext, ciphertext []byte, err error) {
 	var res api.DataKeyResult
 	err = c.call(ctx, api.GenerateDataKey, true, api.DataKeyRequest{KeyID: keyID, KeyLen: n, AAD: aad}, &res)
-	if err == nil && len(res.Plaintext) != n {
-		clear(res.Plaintext)
-		return nil, nil, fmt.Errorf("%s: %w: got %d bytes, want %d", api.GenerateDataKey, ErrReply, len(res.Plaintext), n)
+	switch {
+	case err != nil:
+	case len(res.Plaintext) != n:
+		err = fmt.Errorf("%s: %w: got %d bytes, want %d", api.GenerateDataKey, ErrReply, len(res.Plaintext), n)
+	case len(res.Ciphertext) == 0:
+		err = missing(api.GenerateDataKey, "ciphertext")
 	}
-	return res.Plaintext, res.Ciphertext, err
+	if err != nil {
+		clear(res.Plaintext)
+		return nil, nil, err
+	}
+	return res.Plaintext, res.Ciphertext, nil
 }
 
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey without the plaintext, which
@@ -65,6 +78,9 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, n int, aad [
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID string, n int, aad []byte) (ciphertext []byte, err error) {
 	var res api.DataKeyResult
 	err = c.call(ctx, api.GenerateDataKeyWithoutPlaintext, true, api.DataKeyRequest{KeyID: keyID, KeyLen: n, AAD: aad}, &res)
+	if err == nil && len(res.Ciphertext) == 0 {
+		err = missing(api.GenerateDataKeyWithoutPlaintext, "ciphertext")
+	}
 	return res.Ciphertext, err
 }
 
@@ -73,6 +89,9 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 func (c *Client) ListKeys(ctx context.Context) ([]api.Key, error) {
 	var res api.ListKeyResult
 	err := c.call(ctx, api.ListKey, true, nil, &res)
+	if err == nil && res.List == nil {
+		err = missing(api.ListKey, "list")
+	}
 	return res.List, err
 }
 
@@ -114,7 +133,12 @@ func (c *Client) Enroll(ctx context.Context) (Credentials, error) {
 		return Credentials{}, err
 	}
 	if res.AppID == "" || res.APIKey == "" {
-		return Credentials{}, fmt.Errorf("%s: %w: no appid or apikey", api.Enroll, ErrReply)
+		return Credentials{}, missing(api.Enroll, "appid or apikey")
 	}
 	return Credentials{AppID: res.AppID, APIKey: NewAPIKey(res.APIKey)}, nil
+}
+
+// missing is the error of a success without a member that the action gives.
+func missing(action, member string) error {
+	return fmt.Errorf("%s: %w: no %s", action, ErrReply, member)
 }
