@@ -107,7 +107,7 @@ const (
 	App                      // a tenant with its credentials
 	Key                      // a CMK's attributes and the list of its versions
 	KeyVersion               // the material of one version of a CMK
-	_                        // 4, import sessions
+	ImportSession            // the key pair that wraps material on its way into a CMK
 	Secret                   // a secret's name, description and current version
 	SecretVersion            // one value of a secret, encrypted under a CMK
 )
@@ -121,6 +121,8 @@ func (t RecordType) String() string {
 		return "key"
 	case KeyVersion:
 		return "key version"
+	case ImportSession:
+		return "import session"
 	case Secret:
 		return "secret"
 	case SecretVersion:
@@ -130,9 +132,9 @@ func (t RecordType) String() string {
 }
 
 // RecordID names a record in the store. An app's ID equals its Tenant; a key
-// version has its key's ID and its number; a secret has the ID that SecretID
-// gives its name; a secret version has the ID of its secret's incarnation and
-// its number. Every other record has Version 0.
+// version has its key's ID and its number; an import session has its key's ID; a
+// secret has the ID that SecretID gives its name; a secret version has the ID of
+// its secret's incarnation and its number. Every other record has Version 0.
 type RecordID struct {
 	Type    RecordType
 	Tenant  UUID
@@ -273,7 +275,7 @@ type Outcome uint8
 
 const (
 	_        Outcome = iota
-	Stored           // durable: the answer carries the reply of the action
+	Stored           // durable: the answer carries the reply of the action, which may be an error
 	Conflict         // another revision was there: nothing remains, the call will be repeated; no reply
 	Replayed         // the store had the replay entry: nothing remains; the reply says so
 	Failed           // certainly not stored: nothing remains; the reply is the action's storage error

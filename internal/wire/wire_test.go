@@ -205,3 +205,19 @@ func FuzzReadFrame(f *testing.F) {
 		}
 	})
 }
+
+// TestRecordTypes pins the numbers, which are persisted.
+func TestRecordTypes(t *testing.T) {
+	for typ, want := range map[RecordType]string{
+		0: "record type 0", 1: "app", 2: "key", 3: "key version", 4: "import session", 5: "secret", 6: "secret version",
+		7: "record type 7", 255: "record type 255",
+	} {
+		if got := typ.String(); got != want {
+			t.Errorf("RecordType(%d): got %q, want %q", typ, got, want)
+		}
+	}
+	id := RecordID{ImportSession, UUID{1}, UUID{2}, 0}
+	if got, want := id.String(), "import session 02000000-0000-0000-0000-000000000000"; got != want {
+		t.Errorf("RecordID: got %q, want %q", got, want)
+	}
+}
