@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
@@ -27,8 +28,11 @@ var ErrNoVersion = errors.New("DomainKey version is not held here")
 // directly.
 type Purpose string
 
-// RecordWrapping derives the key that wraps sealed records.
-const RecordWrapping Purpose = "ehsm/record-wrapping/v1\x00"
+// The purposes of derived keys.
+const (
+	RecordWrapping Purpose = "ehsm/record-wrapping/v1\x00" // wraps sealed records
+	ImportToken    Purpose = "ehsm/import-token/v1\x00"    // authenticates import tokens
+)
 
 // Keyring is the DomainKey of one domain in all versions held, with the
 // domain's signing key. It is immutable and safe for concurrent use.
@@ -37,6 +41,7 @@ type Keyring struct {
 	signing  secret.Bytes // Ed25519 seed
 	versions []secret.Bytes
 	derived  []secret.Bytes // record wrapping keys, one per version
+	tokens   []secret.Bytes // import token keys, one per version
 }
 
 // generate makes version 1 and a signing key for a domain whose id is not known
@@ -50,14 +55,25 @@ func generate() (versions []secret.Bytes, signing secret.Bytes) {
 
 func newKeyring(domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) (*Keyring, error) {
 	k := &Keyring{domain: domain, signing: signing, versions: versions}
-	for _, dk := range versions {
-		w, err := hkdf.Expand(sha256.New, dk.Expose(), string(RecordWrapping)+string(domain[:]), KeySize)
-		if err != nil {
-			return nil, fmt.Errorf("derive the record wrapping key: %w", err)
-		}
-		k.derived = append(k.derived, secret.New(w))
+	var err error
+	if k.derived, err = derive(RecordWrapping, domain, versions); err != nil {
+		return nil, err
 	}
-	return k, nil
+	k.tokens, err = derive(ImportToken, domain, versions)
+	return k, err
+}
+
+// derive returns the key of a purpose for each DomainKey version.
+func derive(p Purpose, domain genesis.ID, versions []secret.Bytes) ([]secret.Bytes, error) {
+	keys := make([]secret.Bytes, 0, len(versions))
+	for _, dk := range versions {
+		b, err := hkdf.Expand(sha256.New, dk.Expose(), string(p)+string(domain[:]), KeySize)
+		if err != nil {
+			return nil, fmt.Errorf("derive the key for %s: %w", strings.TrimSuffix(string(p), "\x00"), err)
+		}
+		keys = append(keys, secret.New(b))
+	}
+	return keys, nil
 }
 
 // Domain returns the id of the domain.
@@ -69,10 +85,20 @@ func (k *Keyring) Current() uint32 { return uint32(len(k.versions)) }
 // RecordWrapping returns the purpose key of a DomainKey version, 32 bytes.
 // Errors: ErrNoVersion.
 func (k *Keyring) RecordWrapping(version uint32) (secret.Bytes, error) {
-	if version == 0 || int64(version) > int64(len(k.derived)) {
+	return ofVersion(k.derived, version)
+}
+
+// ImportToken returns the key of a DomainKey version that authenticates import
+// tokens, 32 bytes. Errors: ErrNoVersion.
+func (k *Keyring) ImportToken(version uint32) (secret.Bytes, error) {
+	return ofVersion(k.tokens, version)
+}
+
+func ofVersion(keys []secret.Bytes, version uint32) (secret.Bytes, error) {
+	if version == 0 || int64(version) > int64(len(keys)) {
 		return secret.Bytes{}, fmt.Errorf("%w: version %d", ErrNoVersion, version)
 	}
-	return k.derived[version-1], nil
+	return keys[version-1], nil
 }
 
 // Sign signs message with the domain's Ed25519 key. Every message starts with a
