@@ -48,29 +48,78 @@ type Change struct {
 	Replay *wire.Replay // nil if there is no entry to store
 }
 
+// CheckQuery reports whether q can be answered: a type that is listed, by tenant
+// or, for versions, by their common ID, and a limit that is not negative. The
+// error wraps ErrInvalid.
+func CheckQuery(q wire.Query) error {
+	versions := q.Type == wire.KeyVersion || q.Type == wire.SecretVersion
+	switch {
+	case !known(q.Type):
+		return fmt.Errorf("%w: listing of %s", ErrInvalid, q.Type)
+	case q.Limit < 0:
+		return fmt.Errorf("%w: listing with limit %d", ErrInvalid, q.Limit)
+	case versions && q.ID == (wire.UUID{}):
+		return fmt.Errorf("%w: listing of %s without an id", ErrInvalid, q.Type)
+	case !versions && (q.ID != (wire.UUID{}) || q.After != 0):
+		return fmt.Errorf("%w: listing of %s as if it had versions", ErrInvalid, q.Type)
+	}
+	return nil
+}
+
 // MaxRevision is the highest revision a store keeps: databases count in signed
 // 64-bit integers.
 const MaxRevision = math.MaxInt64
 
 // Check reports whether every write of c can be stored at all: a known record
 // type, a revision above the expected one and at most MaxRevision, a sealed
-// record of 16 to wire.MaxRecord bytes, and at most wire.MaxWrites writes. The
-// error wraps ErrInvalid. A change without writes and replay entry is valid.
+// record of 16 to wire.MaxRecord bytes, and at most wire.MaxWrites writes. A
+// removal has nothing but a name, which no other write of the change may have.
+// The error wraps ErrInvalid. A change without writes and replay entry is valid.
 func (c Change) Check() error {
 	if len(c.Writes) > wire.MaxWrites {
 		return fmt.Errorf("%w: change of %d writes, limit %d", ErrInvalid, len(c.Writes), wire.MaxWrites)
 	}
-	for _, w := range c.Writes {
-		if err := check(w); err != nil {
+	for i, w := range c.Writes {
+		err := check(w)
+		if w.Remove {
+			err = c.checkRemoval(i)
+		}
+		if err != nil {
 			return fmt.Errorf("%w: write of %s: %w", ErrInvalid, w.ID, err)
 		}
 	}
 	return nil
 }
 
+// RemovesAll reports whether w removes all versions of a secret.
+func RemovesAll(w wire.Write) bool {
+	return w.Remove && w.ID.Type == wire.SecretVersion && w.ID.Version == 0
+}
+
+func (c Change) checkRemoval(at int) error {
+	w := c.Writes[at]
+	switch {
+	case !known(w.ID.Type):
+		return errors.New("record type is unknown")
+	case w.Expected != 0 || w.Revision != 0 || w.Hidden || w.Primary != 0 || w.Sweep || w.Due != 0 || w.Sealed != nil:
+		return errors.New("a removal has more than a name")
+	}
+	for i, other := range c.Writes {
+		if RemovesAll(w) {
+			other.ID.Version = 0
+		}
+		if i != at && other.ID == w.ID {
+			return errors.New("the change removes it and has another write of it")
+		}
+	}
+	return nil
+}
+
+func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.SecretVersion }
+
 func check(w wire.Write) error {
 	switch {
-	case w.ID.Type < wire.App || w.ID.Type > wire.KeyVersion:
+	case !known(w.ID.Type):
 		return errors.New("record type is unknown")
 	case w.Revision <= w.Expected:
 		return fmt.Errorf("revision %d is not above the expected %d", w.Revision, w.Expected)
@@ -80,6 +129,10 @@ func check(w wire.Write) error {
 		return fmt.Errorf("got %d sealed bytes, want %d to %d", len(w.Sealed), len(wire.Tag{}), wire.MaxRecord)
 	case w.Sweep && w.ID.Type != wire.App:
 		return errors.New("a sweep is due only to an app")
+	case w.Due != 0 && w.ID.Type != wire.Secret:
+		return errors.New("a purge is due only to a secret")
+	case w.Due < 0:
+		return fmt.Errorf("due at %d, before 1970", w.Due)
 	}
 	return nil
 }

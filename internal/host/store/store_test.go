@@ -30,7 +30,7 @@ func TestCheck(t *testing.T) {
 		{"most writes", make512(good), ""},
 		{"sweep of an app", with(func(w *wire.Write) { w.ID.Type, w.Sweep = wire.App, true }), ""},
 		{"no type", with(func(w *wire.Write) { w.ID.Type = 0 }), "record type is unknown"},
-		{"unknown type", with(func(w *wire.Write) { w.ID.Type = 4 }), "record type is unknown"},
+		{"unknown type", with(func(w *wire.Write) { w.ID.Type = 7 }), "record type is unknown"},
 		{"revision zero", with(func(w *wire.Write) { w.Expected, w.Revision = 0, 0 }), "revision 0 is not above"},
 		{"same revision", with(func(w *wire.Write) { w.Revision = 1 }), "revision 1 is not above the expected 1"},
 		{"older revision", with(func(w *wire.Write) { w.Expected = 3 }), "revision 2 is not above the expected 3"},
@@ -39,6 +39,26 @@ func TestCheck(t *testing.T) {
 		{"too few bytes", with(func(w *wire.Write) { w.Sealed = sealed[1:] }), "got 15 sealed bytes"},
 		{"too many bytes", with(func(w *wire.Write) { w.Sealed = make([]byte, wire.MaxRecord+1) }), "got 65537 sealed bytes"},
 		{"too many writes", append(make512(good), good), "change of 513 writes, limit 512"},
+		{"due secret", with(func(w *wire.Write) { w.ID.Type, w.Due = wire.Secret, 5 }), ""},
+		{"due key", with(func(w *wire.Write) { w.Due = 5 }), "a purge is due only to a secret"},
+		{"due before 1970", with(func(w *wire.Write) { w.ID.Type, w.Due = wire.Secret, -5 }), "due at -5"},
+		{"removal", []wire.Write{good, removal(3)}, ""},
+		{"removal of all", []wire.Write{good, removal(0)}, ""},
+		{"two removals", []wire.Write{removal(1), removal(2)}, ""},
+		{"removal of no type", with(func(w *wire.Write) { *w = wire.Write{Remove: true} }), "record type is unknown"},
+		{"removal of an unknown type", with(func(w *wire.Write) { *w = wire.Write{ID: wire.RecordID{Type: 7}, Remove: true} }), "record type is unknown"},
+		{"removal with a revision", with(func(w *wire.Write) { *w = removal(3); w.Revision = 1 }), "more than a name"},
+		{"removal that expects one", with(func(w *wire.Write) { *w = removal(3); w.Expected = 1 }), "more than a name"},
+		{"removal with bytes", with(func(w *wire.Write) { *w = removal(3); w.Sealed = sealed }), "more than a name"},
+		{"hidden removal", with(func(w *wire.Write) { *w = removal(3); w.Hidden = true }), "more than a name"},
+		{"removal with a primary", with(func(w *wire.Write) { *w = removal(3); w.Primary = 1 }), "more than a name"},
+		{"removal with a sweep", with(func(w *wire.Write) { *w = removal(3); w.Sweep = true }), "more than a name"},
+		{"due removal", with(func(w *wire.Write) { *w = removal(3); w.Due = 1 }), "more than a name"},
+		{"removal twice", []wire.Write{removal(1), removal(1)}, "another write of it"},
+		{"removal of one and of all", []wire.Write{removal(1), removal(0)}, "another write of it"},
+		{"removal of what is written", []wire.Write{version(2), removal(2)}, "another write of it"},
+		{"removal of all with one written", []wire.Write{removal(0), version(2)}, "another write of it"},
+		{"removal beside another version", []wire.Write{removal(1), version(2)}, ""},
 		{"sweep of a key", with(func(w *wire.Write) { w.Sweep = true }), "a sweep is due only to an app"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -51,6 +71,15 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// removal and version are writes of one secret's versions.
+func removal(version uint32) wire.Write {
+	return wire.Write{ID: wire.RecordID{Type: wire.SecretVersion, Version: version}, Remove: true}
+}
+
+func version(n uint32) wire.Write {
+	return wire.Write{ID: wire.RecordID{Type: wire.SecretVersion, Version: n}, Revision: 1, Sealed: make([]byte, 16)}
 }
 
 func make512(w wire.Write) []wire.Write {

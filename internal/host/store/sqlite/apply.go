@@ -14,7 +14,7 @@ const pruneStep = 1000
 
 // Apply stores c as a whole or not at all; it is durable when Apply returns nil.
 // A write with Expected 0 creates its record, any other replaces the record of
-// that revision.
+// that revision. A removal deletes what there is, if anything.
 //
 // Nothing is stored if it returns store.ErrConflict (another revision is there),
 // store.ErrReplayed (the replay entry is there), store.ErrInvalid (see
@@ -69,6 +69,9 @@ func (w *writer) check(c *store.Change) (refusal, err error) {
 	clear(w.seen)
 	for i := range c.Writes {
 		wr := &c.Writes[i]
+		if wr.Remove {
+			continue
+		}
 		have, ok := w.seen[wr.ID]
 		if !ok {
 			if have, err = w.stored(&wr.ID); err != nil {
@@ -90,6 +93,9 @@ func (w *writer) stored(id *wire.RecordID) (uint64, error) {
 }
 
 func (w *writer) put(wr *wire.Write) error {
+	if wr.Remove {
+		return w.take(wr)
+	}
 	put := &w.update
 	if wr.Expected == 0 {
 		put = &w.insert
@@ -99,7 +105,7 @@ func (w *writer) put(wr *wire.Write) error {
 		hidden = 1
 	}
 	n, err := put.exec(wr.ID.Tenant[:], wr.ID.ID[:], int64(wr.ID.Type), int64(wr.ID.Version),
-		int64(wr.Revision), int64(wr.Primary), hidden, wr.Sealed)
+		int64(wr.Revision), int64(wr.Primary), hidden, wr.Due, wr.Sealed)
 	if err != nil {
 		return err
 	}
@@ -108,6 +114,16 @@ func (w *writer) put(wr *wire.Write) error {
 	}
 	if wr.Sweep {
 		_, err = w.addSweep.exec(wr.ID.Tenant[:])
+	}
+	return err
+}
+
+// take deletes what a removal names.
+func (w *writer) take(wr *wire.Write) (err error) {
+	if store.RemovesAll(*wr) {
+		_, err = w.removeAll.exec(wr.ID.Tenant[:], wr.ID.ID[:], int64(wr.ID.Type))
+	} else {
+		_, err = w.remove.exec(wr.ID.Tenant[:], wr.ID.ID[:], int64(wr.ID.Type), int64(wr.ID.Version))
 	}
 	return err
 }

@@ -52,6 +52,7 @@ func TestReleased(t *testing.T) {
 func checkReleased(t *testing.T, s *Store) {
 	tenant := wire.UUID{0x11, 0x11, 0x11, 0x11, 15: 1}
 	key, hidden := wire.UUID{0x22, 15: 1}, wire.UUID{0x22, 15: 2}
+	secret, incarnation := wire.UUID{0x44, 15: 1}, wire.UUID{0x55, 15: 1}
 	fill := func(c byte) []byte { return bytes.Repeat([]byte{c}, 20) }
 	want := []store.Row{
 		{ID: wire.RecordID{Type: wire.App, Tenant: tenant, ID: tenant}, Revision: 3, Sealed: fill(0xa1)},
@@ -59,6 +60,8 @@ func checkReleased(t *testing.T, s *Store) {
 		{ID: wire.RecordID{Type: wire.KeyVersion, Tenant: tenant, ID: key, Version: 1}, Revision: 1, Sealed: fill(0xa3)},
 		{ID: wire.RecordID{Type: wire.KeyVersion, Tenant: tenant, ID: key, Version: 2}, Revision: 1, Sealed: fill(0xa4)},
 		{ID: wire.RecordID{Type: wire.Key, Tenant: tenant, ID: hidden}, Revision: 2, Primary: 1, Hidden: true, Sealed: fill(0xa5)},
+		{ID: wire.RecordID{Type: wire.Secret, Tenant: tenant, ID: secret}, Revision: 4, Sealed: fill(0xa6)},
+		{ID: wire.RecordID{Type: wire.SecretVersion, Tenant: tenant, ID: incarnation, Version: 1}, Revision: 1, Sealed: fill(0xa7)},
 	}
 	var ids []wire.RecordID
 	for i := range want {
@@ -72,6 +75,9 @@ func checkReleased(t *testing.T, s *Store) {
 	got, err = s.List(t.Context(), wire.Query{Type: wire.Key, Tenant: tenant, Limit: 9}, wire.UUID{})
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want[1:2]) {
 		t.Errorf("List: got %v, %v, want %v", got, err, want[1:2])
+	}
+	if due, err := s.Due(t.Context(), 1700000000000, 9); err != nil || !slices.Equal(due, ids[5:6]) {
+		t.Errorf("Due: got %v, %v, want %v", due, err, ids[5:6])
 	}
 	replay := &wire.Replay{Tenant: tenant, Tag: wire.Tag{0x33, 15: 1}, Until: 1700000000000}
 	if err := s.Apply(t.Context(), store.Change{Replay: replay}); !errors.Is(err, store.ErrReplayed) {
@@ -350,10 +356,13 @@ func TestPlans(t *testing.T) {
 		{"get", getQuery, "SEARCH records USING INDEX names (tenant=? AND id=? AND type=? AND version=?)"},
 		{"list", listQuery, "SEARCH records USING INDEX names (tenant=? AND id>?)"},
 		{"list keys", listKeysQuery, "SEARCH records USING INDEX listing (tenant=? AND id>?)"},
+		{"list secrets", listSecretsQuery, "SEARCH records USING INDEX secrets (tenant=? AND id>?)"},
+		{"list versions", listVersionsQuery, "SEARCH records USING INDEX names (tenant=? AND id=? AND type=? AND version>?)"},
+		{"due", dueQuery, "SEARCH records USING INDEX purges (due<?)"},
 		{"expire", expireQuery, "SEARCH replays USING COVERING INDEX replays_until (until<?)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rows, err := s.reader.db.Query("EXPLAIN QUERY PLAN "+tt.query, nil, nil, nil, nil)
+			rows, err := s.reader.db.Query("EXPLAIN QUERY PLAN "+tt.query, nil, nil, nil, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

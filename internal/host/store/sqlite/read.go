@@ -22,13 +22,23 @@ const (
 	listKeysQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records
 		WHERE tenant = ? AND id > ? AND type = 2 AND hidden = 0 ORDER BY id LIMIT ?`
 
+	listSecretsQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records
+		WHERE tenant = ? AND id > ? AND type = 5 AND hidden = 0 ORDER BY id LIMIT ?` // as above, wire.Secret
+
+	listVersionsQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records INDEXED BY names
+		WHERE tenant = ? AND id = ? AND type = ? AND version > ? ORDER BY version LIMIT ?`
+
+	dueQuery = `SELECT type, tenant, id, version FROM records INDEXED BY purges
+		WHERE due != 0 AND due <= ? ORDER BY due LIMIT ?`
+
 	sweepsQuery = `SELECT tenant FROM sweeps ORDER BY tenant`
 )
 
 // A reader is the connections that read, with their statements.
 type reader struct {
-	db                               *sql.DB
-	get, list, listKeys, sweeps, one *sql.Stmt
+	db                                          *sql.DB
+	get, list, listKeys, secrets, versions, one *sql.Stmt
+	sweeps, due                                 *sql.Stmt
 }
 
 func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
@@ -44,7 +54,10 @@ func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
 		{&r.get, getQuery},
 		{&r.list, listQuery},
 		{&r.listKeys, listKeysQuery},
+		{&r.secrets, listSecretsQuery},
+		{&r.versions, listVersionsQuery},
 		{&r.sweeps, sweepsQuery},
+		{&r.due, dueQuery},
 		{&r.one, `SELECT 1 FROM records LIMIT 1`},
 	} {
 		if *q.stmt, err = db.PrepareContext(ctx, q.query); err != nil {
@@ -107,14 +120,16 @@ func (r *reader) all(ctx context.Context, ids []wire.RecordID) ([]store.Row, err
 
 // List returns the records that q asks for and that are not hidden, ordered by
 // ID, from the first ID above after (the zero UUID: from the start) and at most
-// q.Limit of them. Fewer than q.Limit are the last. Key versions cannot be
-// listed, as many share an ID and a page could end between them: store.ErrInvalid.
+// q.Limit of them. Fewer than q.Limit are the last. Versions are listed by their
+// common q.ID, ordered by number, from the first above q.After; after does not
+// matter then. A query that mixes the two is store.ErrInvalid, as is one for an
+// unknown type.
 func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) ([]store.Row, error) {
 	if s.isClosing() {
 		return nil, store.ErrClosed
 	}
-	if q.Type != wire.App && q.Type != wire.Key || q.Limit < 0 {
-		return nil, fmt.Errorf("%w: listing of %s with limit %d", store.ErrInvalid, q.Type, q.Limit)
+	if err := store.CheckQuery(q); err != nil {
+		return nil, err
 	}
 	rows, err := s.reader.page(ctx, q, after)
 	if err != nil {
@@ -123,13 +138,20 @@ func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) ([]stor
 	return rows, nil
 }
 
-func (r *reader) page(ctx context.Context, q wire.Query, after wire.UUID) (page []store.Row, err error) {
-	var rows *sql.Rows
-	if q.Type == wire.Key {
-		rows, err = r.listKeys.QueryContext(ctx, q.Tenant[:], after[:], q.Limit)
-	} else {
-		rows, err = r.list.QueryContext(ctx, q.Tenant[:], after[:], q.Type, q.Limit)
+func (r *reader) query(ctx context.Context, q wire.Query, after wire.UUID) (*sql.Rows, error) {
+	switch q.Type {
+	case wire.Key:
+		return r.listKeys.QueryContext(ctx, q.Tenant[:], after[:], q.Limit)
+	case wire.Secret:
+		return r.secrets.QueryContext(ctx, q.Tenant[:], after[:], q.Limit)
+	case wire.KeyVersion, wire.SecretVersion:
+		return r.versions.QueryContext(ctx, q.Tenant[:], q.ID[:], q.Type, q.After, q.Limit)
 	}
+	return r.list.QueryContext(ctx, q.Tenant[:], after[:], q.Type, q.Limit)
+}
+
+func (r *reader) page(ctx context.Context, q wire.Query, after wire.UUID) (page []store.Row, err error) {
+	rows, err := r.query(ctx, q, after)
 	if err != nil {
 		return nil, err
 	}
@@ -155,14 +177,14 @@ func (s *Store) Sweeps(ctx context.Context) ([]wire.UUID, error) {
 	if s.isClosing() {
 		return nil, store.ErrClosed
 	}
-	tenants, err := s.reader.due(ctx)
+	tenants, err := s.reader.swept(ctx)
 	if err != nil {
 		return nil, s.readError("list sweeps", err)
 	}
 	return tenants, nil
 }
 
-func (r *reader) due(ctx context.Context) (tenants []wire.UUID, err error) {
+func (r *reader) swept(ctx context.Context) (tenants []wire.UUID, err error) {
 	rows, err := r.sweeps.QueryContext(ctx)
 	if err != nil {
 		return nil, err
@@ -180,6 +202,42 @@ func (r *reader) due(ctx context.Context) (tenants []wire.UUID, err error) {
 		tenants = append(tenants, id)
 	}
 	return tenants, rows.Err()
+}
+
+// Due returns at most limit secrets whose Due is not 0 and at most now, Unix
+// milliseconds, those first that have been due for longest.
+func (s *Store) Due(ctx context.Context, now int64, limit int) ([]wire.RecordID, error) {
+	if s.isClosing() {
+		return nil, store.ErrClosed
+	}
+	ids, err := s.reader.purges(ctx, now, limit)
+	if err != nil {
+		return nil, s.readError("list what is due", err)
+	}
+	return ids, nil
+}
+
+func (r *reader) purges(ctx context.Context, now int64, limit int) (ids []wire.RecordID, err error) {
+	rows, err := r.due.QueryContext(ctx, now, max(limit, 0))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var tenant, id sql.RawBytes
+	for rows.Next() {
+		var rec wire.RecordID
+		if err = rows.Scan(&rec.Type, &tenant, &id, &rec.Version); err != nil {
+			return nil, err
+		}
+		if rec.Tenant, err = uuid(tenant); err != nil {
+			return nil, err
+		}
+		if rec.ID, err = uuid(id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, rec)
+	}
+	return ids, rows.Err()
 }
 
 func uuid(b []byte) (u wire.UUID, err error) {

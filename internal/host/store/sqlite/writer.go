@@ -142,6 +142,7 @@ type writer struct {
 
 	begin, commit, rollback, truncate  stmt
 	revision, insert, update           stmt
+	remove, removeAll                  stmt
 	replayed, addReplay, expireReplays stmt
 	addSweep, endSweep                 stmt
 }
@@ -167,10 +168,12 @@ func newWriter(ctx context.Context, dsn string) (*writer, error) {
 		{&w.rollback, `ROLLBACK`},
 		{&w.truncate, `PRAGMA wal_checkpoint(TRUNCATE)`},
 		{&w.revision, `SELECT revision FROM records INDEXED BY names WHERE tenant = ? AND id = ? AND type = ? AND version = ?`},
-		{&w.insert, `INSERT INTO records (tenant, id, type, version, revision, "primary", hidden, sealed)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`},
-		{&w.update, `UPDATE records INDEXED BY names SET revision = ?5, "primary" = ?6, hidden = ?7, sealed = ?8
+		{&w.insert, `INSERT INTO records (tenant, id, type, version, revision, "primary", hidden, due, sealed)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.update, `UPDATE records INDEXED BY names SET revision = ?5, "primary" = ?6, hidden = ?7, due = ?8, sealed = ?9
 			WHERE tenant = ?1 AND id = ?2 AND type = ?3 AND version = ?4`},
+		{&w.remove, `DELETE FROM records INDEXED BY names WHERE tenant = ? AND id = ? AND type = ? AND version = ?`},
+		{&w.removeAll, `DELETE FROM records INDEXED BY names WHERE tenant = ? AND id = ? AND type = ?`},
 		{&w.replayed, `SELECT 1 FROM replays WHERE tenant = ? AND tag = ?`},
 		{&w.addReplay, `INSERT INTO replays (tenant, tag, until) VALUES (?, ?, ?)`},
 		{&w.expireReplays, expireQuery},

@@ -23,6 +23,9 @@ func testEmpty(t *testing.T, s Store) {
 	if n, err := s.PruneReplays(t.Context(), math.MaxInt64); n != 0 || err != nil {
 		t.Errorf("PruneReplays: got %d, %v, want 0", n, err)
 	}
+	if ids, err := s.Due(t.Context(), math.MaxInt64, 10); len(ids) != 0 || err != nil {
+		t.Errorf("Due: got %v, %v, want none", ids, err)
+	}
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("Ping: got %v, want no error", err)
 	}
@@ -131,6 +134,9 @@ func testInvalid(t *testing.T, s Store) {
 		{"revision over the limit", write(id, 0, store.MaxRevision+1)},
 		{"no bytes", wire.Write{ID: id, Revision: 1}},
 		{"too many bytes", wire.Write{ID: id, Revision: 1, Sealed: make([]byte, wire.MaxRecord+1)}},
+		{"due key", wire.Write{ID: id, Revision: 1, Due: 1, Sealed: sealed(id, 1)}},
+		{"removal with a revision", wire.Write{ID: id, Revision: 1, Remove: true}},
+		{"removal of what is written", remove(key(1, 2))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			refuse(t, s, change(write(key(1, 2), 0, 1), tt.w), store.ErrInvalid)

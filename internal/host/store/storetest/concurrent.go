@@ -171,6 +171,10 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.PruneReplays(ctx, 1)
 			return err
 		},
+		"Due": func(ctx context.Context) error {
+			_, err := s.Due(ctx, 1, 1)
+			return err
+		},
 		"Ping": s.Ping,
 	}
 }

@@ -58,6 +58,9 @@ func testListingRefused(t *testing.T, s Store) {
 		q    wire.Query
 	}{
 		{"key versions", wire.Query{Type: wire.KeyVersion, Tenant: uuid(1), Limit: 9}},
+		{"secret versions", wire.Query{Type: wire.SecretVersion, Tenant: uuid(1), Limit: 9}},
+		{"secrets of an id", wire.Query{Type: wire.Secret, Tenant: uuid(1), ID: uuid(1), Limit: 9}},
+		{"keys after a version", wire.Query{Type: wire.Key, Tenant: uuid(1), After: 1, Limit: 9}},
 		{"no type", wire.Query{Tenant: uuid(1), Limit: 9}},
 		{"unknown type", wire.Query{Type: 9, Tenant: uuid(1), Limit: 9}},
 		{"negative limit", wire.Query{Type: wire.Key, Tenant: uuid(1), Limit: -1}},

@@ -33,6 +33,7 @@ type Upkeep interface {
 	Sweeps(context.Context) ([]wire.UUID, error)
 	EndSweep(ctx context.Context, tenant wire.UUID) error
 	PruneReplays(ctx context.Context, before int64) (int, error)
+	Due(ctx context.Context, now int64, limit int) ([]wire.RecordID, error)
 }
 
 // A Reopener is a Store that can be opened again. The suite skips the tests of
@@ -65,6 +66,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"large tenant", testLargeTenant},
 		{"sweeps", testSweeps},
 		{"prune", testPrune},
+		{"versions", testVersions},
+		{"remove", testRemove},
+		{"remove all", testRemoveAll},
+		{"remove with others", testRemoveWithOthers},
+		{"due", testDue},
 		{"compare and swap", testCompareAndSwap},
 		{"one replay wins", testOneReplayWins},
 		{"refusals spare others", testRefusalsSpareOthers},
@@ -97,6 +103,14 @@ func keyVersion(tenant, n int, version uint32) wire.RecordID {
 	return wire.RecordID{Type: wire.KeyVersion, Tenant: uuid(tenant), ID: uuid(n), Version: version}
 }
 
+func secret(tenant, n int) wire.RecordID {
+	return wire.RecordID{Type: wire.Secret, Tenant: uuid(tenant), ID: uuid(n)}
+}
+
+func secretVersion(tenant, n int, version uint32) wire.RecordID {
+	return wire.RecordID{Type: wire.SecretVersion, Tenant: uuid(tenant), ID: uuid(n), Version: version}
+}
+
 // sealed returns bytes that differ for every record and revision, also in the
 // last 16 of them.
 func sealed(id wire.RecordID, revision uint64) []byte {
@@ -109,6 +123,8 @@ func sealed(id wire.RecordID, revision uint64) []byte {
 func write(id wire.RecordID, expected, revision uint64) wire.Write {
 	return wire.Write{ID: id, Expected: expected, Revision: revision, Sealed: sealed(id, revision)}
 }
+
+func remove(id wire.RecordID) wire.Write { return wire.Write{ID: id, Remove: true} }
 
 func change(w ...wire.Write) store.Change { return store.Change{Writes: w} }
 
