@@ -55,10 +55,13 @@ type App struct {
 
 // Key is a CMK without its material.
 type Key struct {
-	Spec     primitive.Spec
-	Usage    Usage
-	Origin   Origin
-	State    State
+	Spec   primitive.Spec
+	Usage  Usage
+	Origin Origin
+	State  State
+	// Paddings are those that an RSA key admits; it has at least one. Keys of
+	// other specs have none.
+	Paddings primitive.PaddingSet
 	Created  int64 // Unix milliseconds
 	Modified int64 // Unix milliseconds
 	Expires  int64 // Unix milliseconds, 0: never
@@ -144,13 +147,13 @@ func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, secret.Byte
 }
 
 // SealKey seals a key record. It has no material of its own. It refuses what
-// OpenKey would refuse: an unknown spec, usage, origin or state, over 1000
-// versions, or versions out of order.
+// OpenKey would refuse: an unknown spec, usage, origin or state, paddings that do
+// not fit the spec, over 1000 versions, or versions out of order.
 func SealKey(keys *domainkey.Keyring, h Header, k Key) ([]byte, error) {
 	if err := sealable(h, wire.Key, k.validate()); err != nil {
 		return nil, err
 	}
-	b := []byte{keyV1, byte(k.Spec), byte(k.Usage), byte(k.Origin), byte(k.State)}
+	b := []byte{keyV1, byte(k.Spec), byte(k.Usage), byte(k.Origin), byte(k.State), byte(k.Paddings)}
 	b = appendInt64s(b, k.Created, k.Modified, k.Expires, k.Deleted)
 	b = binary.BigEndian.AppendUint32(b, k.Generation)
 	b = binary.BigEndian.AppendUint32(b, k.Primary)
@@ -176,7 +179,7 @@ func OpenKey(keys *domainkey.Keyring, h Header, sealed []byte) (Key, error) {
 	}
 	r := version(attributes, keyV1)
 	k.Spec, k.Usage, k.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
-	k.State = State(r.Uint8())
+	k.State, k.Paddings = State(r.Uint8()), primitive.PaddingSet(r.Uint8())
 	k.Created, k.Modified, k.Expires, k.Deleted = r.Int64(), r.Int64(), r.Int64(), r.Int64()
 	k.Generation, k.Primary = r.Uint32(), r.Uint32()
 	k.Versions = make([]Version, r.Count(maxVersions, versionSize))

@@ -23,9 +23,12 @@ const (
 	atUsage      = 2
 	atOrigin     = 3
 	atKeyState   = 4
-	atCount      = 45
-	atVersions   = 49
+	atPaddings   = 5
+	atCount      = 46
+	atVersions   = 50
 	atStated     = 4 // state, in a version
+	atWrapping   = 1 // of import sessions
+	atSession    = 2 // their state
 )
 
 // set returns a change of one byte.
@@ -66,6 +69,7 @@ func upTo(n uint32) (numbers []uint32) {
 func TestBadAttributes(t *testing.T) {
 	r := rings(t)[oneVersion]
 	const app, key, version = "new app", "AES key", "AES key, version 1"
+	const rsa, session, used = "RSA key that admits PSS only", "import session, opaque key pair of 600 bytes", "import session after too many failures"
 	for _, row := range []struct {
 		name, record string
 		change       func([]byte) []byte
@@ -95,6 +99,11 @@ func TestBadAttributes(t *testing.T) {
 		{"key of an unknown origin", key, set(atOrigin, 3), "origin 3 is unknown"},
 		{"key without a state", key, set(atKeyState, 0), "state 0 is unknown"},
 		{"key of an unknown state", key, set(atKeyState, 7), "state 7 is unknown"},
+		{"AES key with paddings", key, set(atPaddings, byte(primitive.AllowOAEP)), "padding set 0x4 does not fit"},
+		{"RSA key without paddings", rsa, set(atPaddings, 0), "padding set 0x0 does not fit"},
+		{"RSA key of an unknown padding", rsa, set(atPaddings, 8), "padding set 0x8 does not fit"},
+		{"RSA key of all paddings and an unknown one", rsa, set(atPaddings, 15), "padding set 0xf does not fit"},
+		{"RSA key relabelled as EC", rsa, set(atSpec, byte(primitive.ECP256)), "padding set 0x2 does not fit"},
 		{"version without a state", key, set(atVersions+atStated, 0), "version 1: state 0 is unknown"},
 		{"version of an unknown state", key, set(atVersions+atStated, 7), "version 1: state 7 is unknown"},
 		{"fewer versions than counted", key, count(2, 1), "count 2"},
@@ -113,6 +122,19 @@ func TestBadAttributes(t *testing.T) {
 		{"key version of an unknown spec", version, set(atSpec, 255), "spec"},
 		{"key version of an unknown usage", version, set(atUsage, 3), "usage 3 is unknown"},
 		{"key version without an origin", version, set(atOrigin, 0), "origin 0 is unknown"},
+		{"session of layout 0", session, set(atLayout, 0), "layout 0 is unknown"},
+		{"session of layout 2", session, set(atLayout, 2), "layout 2 is unknown"},
+		{"session without attributes", session, cut(39), "got 0 bytes"},
+		{"session cut short", session, cut(1), "malformed"},
+		{"session with a byte more", session, add(0), "1 trailing bytes"},
+		{"session without a wrapping spec", session, set(atWrapping, 0), "is no RSA spec"},
+		{"session of an AES wrapping spec", session, set(atWrapping, byte(primitive.AESGCM256)), "is no RSA spec"},
+		{"session of an unknown wrapping spec", session, set(atWrapping, 255), "is no RSA spec"},
+		{"session without a state", session, set(atSession, 0), "session state 0 is unknown"},
+		{"session of an unknown state", session, set(atSession, 4), "session state 4 is unknown"},
+		{"used session with a key pair", session, set(atSession, byte(SessionUsed)), "state 2 with a key pair of 600 bytes"},
+		{"exhausted session with a key pair", session, set(atSession, byte(SessionExhausted)), "state 3 with a key pair of 600 bytes"},
+		{"open session without a key pair", used, set(atSession, byte(SessionOpen)), "state 1 with a key pair of 0 bytes"},
 	} {
 		s := sample(t, row.record)
 		attributes, _ := openByLayout(t, r, s.Sealed)
@@ -147,7 +169,12 @@ func TestExtremeAttributes(t *testing.T) {
 			Versions: []Version{{1, Compromised, math.MinInt64, [32]byte{255}}, {last, PreActivation, math.MaxInt64, [32]byte{31: 1}}},
 		},
 		Key{Spec: primitive.AESGCM128, Usage: EncryptDecrypt, Origin: Internal, State: PreActivation, Versions: []Version{}},
+		Key{Spec: primitive.RSA4096, Usage: EncryptDecrypt, Origin: Internal, State: Active, Paddings: 7, Versions: []Version{}},
+		Key{Spec: primitive.RSA2048, Usage: SignVerify, Origin: Internal, State: Active, Paddings: primitive.AllowPSS, Versions: []Version{}},
 		KeyVersion{Spec: primitive.SM2, Usage: SignVerify, Origin: External, Created: math.MinInt64},
+		ImportSession{primitive.RSA4096, SessionExhausted, [16]byte{255, 15: 255}, math.MinInt64, math.MaxInt64, last},
+		ImportSession{Wrapping: primitive.RSA2048, State: SessionUsed},
+		ImportSession{Wrapping: primitive.RSA3072, State: SessionOpen, Created: -1},
 	} {
 		sealed, err := sealAny(keys, &h, want)
 		if err != nil {
@@ -160,7 +187,8 @@ func TestExtremeAttributes(t *testing.T) {
 	}
 }
 
-// sealAny seals attributes of any type, sets the type in h and adds no material.
+// sealAny seals attributes of any type and sets the type in h. It adds no
+// material where there need not be any.
 func sealAny(keys *domainkey.Keyring, h *Header, attributes any) ([]byte, error) {
 	switch a := attributes.(type) {
 	case App:
@@ -169,9 +197,20 @@ func sealAny(keys *domainkey.Keyring, h *Header, attributes any) ([]byte, error)
 	case Key:
 		h.ID.Type = wire.Key
 		return SealKey(keys, *h, a)
+	case ImportSession:
+		h.ID.Type = wire.ImportSession
+		return SealImportSession(keys, *h, a, secret.Copy(leastMaterial(a.State)))
 	}
 	h.ID.Type = wire.KeyVersion
 	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Bytes{})
+}
+
+// leastMaterial is what a session must have.
+func leastMaterial(s SessionState) []byte {
+	if s == SessionOpen {
+		return []byte{1}
+	}
+	return nil
 }
 
 // TestSealRefusals has records that could not be opened again.
@@ -195,6 +234,12 @@ func TestSealRefusals(t *testing.T) {
 		{"key without an origin", with(func(k *Key) { k.Origin = 0 }), "origin 0"},
 		{"key without a state", with(func(k *Key) { k.State = 0 }), "state 0"},
 		{"key with too many versions", with(func(k *Key) { k.Versions = make([]Version, maxVersions+1) }), "1001 versions, limit 1000"},
+		{"AES key with paddings", with(func(k *Key) { k.Paddings = primitive.AllowPSS }), "padding set 0x2 does not fit spec EH_AES_GCM_256"},
+		{"RSA key without paddings", with(func(k *Key) { k.Spec = primitive.RSA3072 }), "padding set 0x0 does not fit spec EH_RSA_3072"},
+		{"SM2 key with paddings", with(func(k *Key) { k.Spec, k.Paddings = primitive.SM2, primitive.AllowOAEP }), "padding set 0x4 does not fit"},
+		{"session without attributes", ImportSession{}, "is no RSA spec"},
+		{"session without a state", ImportSession{Wrapping: primitive.RSA2048}, "session state 0"},
+		{"session of an unknown state", ImportSession{Wrapping: primitive.RSA2048, State: 4}, "session state 4"},
 		{"version 0", with(func(k *Key) { k.Versions = []Version{{State: Active}} }), "version 0"},
 		{"version without a state", with(func(k *Key) { k.Versions = []Version{{Number: 1}} }), "state 0"},
 		{"version twice", with(func(k *Key) { k.Versions = []Version{good.Versions[0], good.Versions[0]} }), "version 1 follows version 1"},
@@ -207,9 +252,17 @@ func TestSealRefusals(t *testing.T) {
 		}
 	}
 	app, version := sample(t, "new app"), sample(t, "AES key, version 1")
+	named := sample(t, "import session, opaque key pair of 600 bytes")
+	session, ended := named.importSession(), named.importSession()
+	ended.State = SessionUsed
 	for name, f := range map[string]func() ([]byte, error){
-		"app named as key":         func() ([]byte, error) { return SealApp(keys, version.header(), *app.App, secret.Bytes{}) },
-		"key named as version":     func() ([]byte, error) { return SealKey(keys, version.header(), good) },
+		"app named as key":     func() ([]byte, error) { return SealApp(keys, version.header(), *app.App, secret.Bytes{}) },
+		"key named as version": func() ([]byte, error) { return SealKey(keys, version.header(), good) },
+		"session named as key": func() ([]byte, error) {
+			return SealImportSession(keys, sample(t, "AES key").header(), session, secret.New([]byte{1}))
+		},
+		"session without key pair": func() ([]byte, error) { return SealImportSession(keys, named.header(), session, secret.Bytes{}) },
+		"used session with one":    func() ([]byte, error) { return SealImportSession(keys, named.header(), ended, secret.New([]byte{1})) },
 		"key version named as app": func() ([]byte, error) { return SealKeyVersion(keys, app.header(), *version.KeyVersion, secret.Bytes{}) },
 	} {
 		if sealed, err := f(); err == nil || sealed != nil {
@@ -228,11 +281,15 @@ func FuzzAttributes(f *testing.F) {
 		f.Add(byte(s.Type), attributes)
 	}
 	f.Fuzz(func(t *testing.T, typ byte, attributes []byte) {
-		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%3 + 1)}}
+		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%4 + 1)}}
 		if len(attributes) > maxAttributes {
 			return
 		}
-		got, _, err := openAny(r.Keyring, h, mustSeal(t, r.Keyring, h, attributes, nil))
+		var material []byte
+		if h.ID.Type == wire.ImportSession && len(attributes) > atSession {
+			material = leastMaterial(SessionState(attributes[atSession]))
+		}
+		got, _, err := openAny(r.Keyring, h, mustSeal(t, r.Keyring, h, attributes, material))
 		if err != nil {
 			return
 		}

@@ -111,6 +111,7 @@ type releasedRecord struct {
 		Usage                               Usage
 		Origin                              Origin
 		State                               State
+		Paddings                            primitive.PaddingSet
 		Created, Modified, Expires, Deleted int64
 		Generation, Primary                 uint32
 		Versions                            []struct {
@@ -120,7 +121,14 @@ type releasedRecord struct {
 			Digest  hexBytes
 		}
 	}
-	KeyVersion *KeyVersion
+	KeyVersion    *KeyVersion
+	ImportSession *struct {
+		Wrapping         primitive.Spec
+		State            SessionState
+		Session          hexBytes
+		Created, Expires int64
+		Failures         uint32
+	}
 }
 
 func releasedRecords(t testing.TB) []releasedRecord {
@@ -153,7 +161,7 @@ func (r releasedRecord) header() Header {
 // key is the key record as this package has it.
 func (r releasedRecord) key() Key {
 	k := Key{
-		Spec: r.Key.Spec, Usage: r.Key.Usage, Origin: r.Key.Origin, State: r.Key.State,
+		Spec: r.Key.Spec, Usage: r.Key.Usage, Origin: r.Key.Origin, State: r.Key.State, Paddings: r.Key.Paddings,
 		Created: r.Key.Created, Modified: r.Key.Modified, Expires: r.Key.Expires, Deleted: r.Key.Deleted,
 		Generation: r.Key.Generation, Primary: r.Key.Primary, Versions: []Version{},
 	}
@@ -161,6 +169,12 @@ func (r releasedRecord) key() Key {
 		k.Versions = append(k.Versions, Version{v.Number, v.State, v.Created, [32]byte(v.Digest)})
 	}
 	return k
+}
+
+// importSession is the import session as this package has it.
+func (r releasedRecord) importSession() ImportSession {
+	s := r.ImportSession
+	return ImportSession{s.Wrapping, s.State, [16]byte(s.Session), s.Created, s.Expires, s.Failures}
 }
 
 // seal seals what r holds with this package.
@@ -171,6 +185,8 @@ func (r releasedRecord) seal(keys *domainkey.Keyring) ([]byte, error) {
 		return SealApp(keys, r.header(), *r.App, material)
 	case r.Key != nil:
 		return SealKey(keys, r.header(), r.key())
+	case r.ImportSession != nil:
+		return SealImportSession(keys, r.header(), r.importSession(), material)
 	}
 	return SealKeyVersion(keys, r.header(), *r.KeyVersion, material)
 }
@@ -183,6 +199,8 @@ func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, 
 	case wire.Key:
 		k, err := OpenKey(keys, h, sealed)
 		return k, secret.Bytes{}, err
+	case wire.ImportSession:
+		return anyOf(OpenImportSession(keys, h, sealed))
 	}
 	return anyOf(OpenKeyVersion(keys, h, sealed))
 }

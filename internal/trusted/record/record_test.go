@@ -14,7 +14,7 @@ import (
 )
 
 // ofEachType names one released record of each type.
-var ofEachType = []string{"new app", "AES key", "AES key, version 1"}
+var ofEachType = []string{"new app", "AES key", "AES key, version 1", "import session, opaque key pair of 600 bytes"}
 
 // refused fails unless the record is refused with ErrOpen, a text with cause,
 // and nothing of the record returned.
@@ -37,6 +37,8 @@ func empty(attributes any) bool {
 		return a.Spec == 0 && a.State == 0 && a.Versions == nil
 	case KeyVersion:
 		return a == KeyVersion{}
+	case ImportSession:
+		return a == ImportSession{}
 	}
 	return false
 }

@@ -26,6 +26,8 @@ func TestReleasedRecordsOpen(t *testing.T) {
 			want = *r.App
 		case r.Key != nil:
 			want = r.key()
+		case r.ImportSession != nil:
+			want = r.importSession()
 		default:
 			want = *r.KeyVersion
 		}

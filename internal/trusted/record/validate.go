@@ -26,6 +26,9 @@ func (k *Key) validate() error {
 	if err := knownState(k.State); err != nil {
 		return err
 	}
+	if !k.Paddings.Valid() || (k.Paddings != 0) != k.Spec.RSA() {
+		return fmt.Errorf("padding set %#x does not fit spec %s", uint8(k.Paddings), k.Spec)
+	}
 	if len(k.Versions) > maxVersions {
 		return fmt.Errorf("%d versions, limit %d", len(k.Versions), maxVersions)
 	}
@@ -38,6 +41,20 @@ func (k *Key) validate() error {
 			return fmt.Errorf("version %d: %w", v.Number, err)
 		}
 		last = v.Number
+	}
+	return nil
+}
+
+// validate also checks that there is a key pair of so many bytes as long as the
+// session is open, and none afterwards.
+func (s *ImportSession) validate(keyPair int) error {
+	switch {
+	case !s.Wrapping.RSA():
+		return fmt.Errorf("wrapping spec %d is no RSA spec", s.Wrapping)
+	case s.State < SessionOpen || s.State > SessionExhausted:
+		return fmt.Errorf("session state %d is unknown", s.State)
+	case (s.State == SessionOpen) != (keyPair > 0):
+		return fmt.Errorf("session of state %d with a key pair of %d bytes", s.State, keyPair)
 	}
 	return nil
 }
