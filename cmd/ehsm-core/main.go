@@ -1,0 +1,98 @@
+// Command ehsm-core is the trusted service. It runs in a TEE, holds the keys,
+// and answers one manager over a local stream. Its import block is evidence:
+// no web server, no database.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/trusted/core"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
+)
+
+// svn is the security version of this program, which seal keys are bound to.
+const svn = 1
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		return usage(args, stdout, stderr)
+	}
+	settings, err := config.LoadCore(getenv)
+	if err == nil {
+		err = start(ctx, settings, stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "ehsm-core: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func usage(args []string, stdout, stderr io.Writer) int {
+	switch args[0] {
+	case "--help", "-h", "help":
+		fmt.Fprintf(stdout, "ehsm-core serves the keys of a domain to the manager, ehsm-kms.\n\nSettings, all from the environment:\n%s", config.DescribeCore())
+		return 0
+	case "--version", "version":
+		fmt.Fprintln(stdout, "ehsm-core", api.Version, api.Commit())
+		return 0
+	}
+	fmt.Fprintf(stderr, "ehsm-core: unknown argument %q\nehsm-core: hint: ehsm-core --help\n", args[0])
+	return 2
+}
+
+// platform opens the TEE that is asked for. One that is not there is an error,
+// never another one.
+func platform(settings config.Core, stderr io.Writer) (tee.Platform, error) {
+	if settings.Platform != "sim" {
+		return nil, fmt.Errorf("%w: %q is not built into this program", tee.ErrNoPlatform, settings.Platform)
+	}
+	fmt.Fprintln(stderr, "ehsm-core: simulated TEE: keys are protected by file permissions only")
+	return sim.Open(settings.Sim, tee.ProductCore, svn)
+}
+
+func start(ctx context.Context, settings config.Core, stderr io.Writer) error {
+	p, err := platform(settings, stderr)
+	if err != nil {
+		return err
+	}
+	keys, g, err := domainkey.Open(settings.Domain, p)
+	if err != nil {
+		return err
+	}
+	c, err := core.New(core.Config{
+		Platform: p, Keys: keys, Genesis: g, Version: api.Version, GitSHA: api.Commit(),
+		Limits: core.Limits{
+			Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
+			Replays: settings.Replays, Seen: settings.Seen, Pending: settings.Pending,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := serve.Listen(settings.Listen)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "ehsm-core: serves domain %s on %s\n", keys.Domain(), settings.Listen)
+	return serve.Serve(ctx, ln, c, serve.Options{
+		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive,
+	})
+}

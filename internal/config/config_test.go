@@ -1,0 +1,84 @@
+package config
+
+import (
+	"encoding/base64"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func env(pairs ...string) func(string) string {
+	m := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	return func(name string) string { return m[name] }
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := LoadCore(env("EHSM_CORE_SIM", "/sim"))
+	if err != nil || c.Listen != "unix:/run/ehsm/core.sock" || c.Keys != 65536 || c.Platform != "sim" || c.Workers != 0 {
+		t.Errorf("core: %+v, %v", c, err)
+	}
+	k, err := LoadKMS(env("EHSM_KMS_TLS_CERT", "/c", "EHSM_KMS_TLS_KEY", "/k", "EHSM_KMS_IDLE_TIMEOUT", "90s"))
+	if err != nil || k.Listen != "0.0.0.0:9000" || k.IdleTimeout != 90*time.Second || k.MaxBody != 102400 {
+		t.Errorf("kms: %+v, %v", k, err)
+	}
+}
+
+func TestRefusalsNameTheSetting(t *testing.T) {
+	core := func(e func(string) string) error { _, err := LoadCore(e); return err }
+	kms := func(e func(string) string) error { _, err := LoadKMS(e); return err }
+	for name, row := range map[string]struct {
+		load func(func(string) string) error
+		env  []string
+		want string
+	}{
+		"no machine":      {core, nil, "EHSM_CORE_SIM"},
+		"foreign address": {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_LISTEN", "tcp:192.0.2.1:1"}, "EHSM_CORE_LISTEN"},
+		"no number":       {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_KEYS", "many"}, "EHSM_CORE_KEYS"},
+		"too small":       {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_SEEN", "1"}, "EHSM_CORE_SEEN"},
+		"no certificate":  {kms, nil, "EHSM_KMS_TLS_CERT"},
+		"no key":          {kms, []string{"EHSM_KMS_TLS_CERT", "/c"}, "EHSM_KMS_TLS_KEY"},
+		"bad duration":    {kms, []string{"EHSM_KMS_IDLE_TIMEOUT", "-1s"}, "EHSM_KMS_IDLE_TIMEOUT"},
+		"bad base64":      {kms, []string{"EHSM_CONFIG_OPENSSL_KEY", "secret-key-text!"}, "EHSM_CONFIG_OPENSSL_KEY"},
+	} {
+		err := row.load(env(row.env...))
+		if !errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want an error about %s", name, err, row.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret-key-text") {
+			t.Errorf("%s: the error repeats a private key", name)
+		}
+	}
+}
+
+func TestCertificate(t *testing.T) {
+	dir := t.TempDir()
+	cert := filepath.Join(dir, "cert.pem")
+	if err := os.WriteFile(cert, []byte("CERT"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadKMS(env("EHSM_KMS_TLS_CERT", cert, "EHSM_CONFIG_OPENSSL_KEY", base64.StdEncoding.EncodeToString([]byte("KEY"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b, err := c.Certificate(); string(a) != "CERT" || string(b) != "KEY" || err != nil {
+		t.Errorf("got %q, %q, %v", a, b, err)
+	}
+	c.TLSCert = filepath.Join(dir, "none")
+	if _, _, err := c.Certificate(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestHelpNamesEverySetting(t *testing.T) {
+	for _, s := range append(new(Core).table(), new(KMS).table()...) {
+		if !strings.Contains(DescribeCore()+DescribeKMS(), s.name) || s.meaning == "" {
+			t.Errorf("%s is not described", s.name)
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package config
+
+import "errors"
+
+// Core are the settings of ehsm-core. They are paths and sizes: what decides
+// security comes from the genesis. They come from the environment only.
+type Core struct {
+	Listen   string // stream address for the manager
+	Domain   string // directory with the genesis and the sealed DomainKey
+	Platform string // name of the TEE
+	Sim      string // directory of the simulated machine
+
+	Apps, Keys                int // opened records in memory
+	ReplaysPerTenant, Replays int // remembered requests
+	Seen                      int // changed records whose revision is remembered
+	Pending                   int // answers whose writes are being stored
+	Workers                   int // expensive calls at a time, 0: one per processor
+}
+
+func (c *Core) table() []setting {
+	return []setting{
+		{"EHSM_CORE_LISTEN", "unix:/run/ehsm/core.sock", "address for the manager: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
+		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json and domainkey.sealed", text(&c.Domain)},
+		{"EHSM_CORE_PLATFORM", "sim", "the TEE; sim is a simulation that protects nothing", text(&c.Platform)},
+		{"EHSM_CORE_SIM", "", "directory of the simulated machine, for platform sim", text(&c.Sim)},
+		{"EHSM_CORE_APPS", "16384", "opened tenants kept in memory", number(&c.Apps, 16)},
+		{"EHSM_CORE_KEYS", "65536", "opened keys kept in memory", number(&c.Keys, 16)},
+		{"EHSM_CORE_REPLAYS_PER_TENANT", "1572864", "requests remembered for one tenant, 16 bytes each", number(&c.ReplaysPerTenant, 1024)},
+		{"EHSM_CORE_REPLAYS", "2097152", "requests remembered in total", number(&c.Replays, 1024)},
+		{"EHSM_CORE_SEEN", "262144", "changed records whose newest revision is remembered", number(&c.Seen, 1024)},
+		{"EHSM_CORE_PENDING", "4096", "changes that wait for the store at a time", number(&c.Pending, 16)},
+		{"EHSM_CORE_WORKERS", "0", "expensive calls at a time; 0: one for each processor", number(&c.Workers, 0)},
+	}
+}
+
+// LoadCore reads and checks all settings. Errors name each one that is wrong.
+func LoadCore(getenv func(string) string) (Core, error) {
+	var c Core
+	errs := []error{load(c.table(), getenv)}
+	if c.Platform == "sim" && c.Sim == "" {
+		errs = append(errs, missing("EHSM_CORE_SIM", "name the directory of the simulated machine, as ehsm dev makes one"))
+	}
+	return c, errors.Join(errs...)
+}
+
+// DescribeCore lists the settings for --help.
+func DescribeCore() string { return describe(new(Core).table()) }

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// KMS are the settings of ehsm-kms.
+type KMS struct {
+	Listen   string // host:port for clients
+	Core     string // stream address of the core
+	Database string // SQLite file
+	Audit    string // directory of the audit trail
+	TLSCert  string // PEM file, certificate first
+	TLSKey   string // PEM file
+
+	MaxBody     int // bytes of a request
+	Connections int // from clients
+	Concurrent  int // requests at a time
+	CachedRows  int // rows of the store in memory
+
+	HeaderTimeout, BodyTimeout, IdleTimeout, ShutdownTimeout, StoreTimeout time.Duration
+
+	certPEM, keyPEM []byte // from the variables of earlier servers
+}
+
+func (c *KMS) table() []setting {
+	return []setting{
+		{"EHSM_KMS_LISTEN", "0.0.0.0:9000", "host:port for clients, HTTPS", text(&c.Listen)},
+		{"EHSM_KMS_CORE", "unix:/run/ehsm/core.sock", "address of the core: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Core)},
+		{"EHSM_KMS_DATABASE", "/var/lib/ehsm/ehsm.db", "SQLite file of the sealed records", text(&c.Database)},
+		{"EHSM_KMS_AUDIT", "/var/lib/ehsm/audit", "directory of the audit trail", text(&c.Audit)},
+		{"EHSM_KMS_TLS_CERT", "", "PEM file of the server's certificate and its chain", text(&c.TLSCert)},
+		{"EHSM_KMS_TLS_KEY", "", "PEM file of its private key", text(&c.TLSKey)},
+		{"EHSM_CONFIG_OPENSSL_CRT", "", "the certificate itself, base64 of PEM, in place of EHSM_KMS_TLS_CERT", encoded(&c.certPEM)},
+		{"EHSM_CONFIG_OPENSSL_KEY", "", "the private key itself, base64 of PEM, in place of EHSM_KMS_TLS_KEY", encoded(&c.keyPEM)},
+		{"EHSM_KMS_MAX_BODY", "102400", "bytes of a request body", number(&c.MaxBody, 1024)},
+		{"EHSM_KMS_CONNECTIONS", "4096", "connections from clients; further ones are closed", number(&c.Connections, 1)},
+		{"EHSM_KMS_CONCURRENT", "1024", "requests at a time; further ones get code 429", number(&c.Concurrent, 1)},
+		{"EHSM_KMS_CACHED_ROWS", "65536", "rows of the store kept in memory, about 200 bytes each", number(&c.CachedRows, 32)},
+		{"EHSM_KMS_HEADER_TIMEOUT", "5s", "for the header of a request", span(&c.HeaderTimeout)},
+		{"EHSM_KMS_BODY_TIMEOUT", "15s", "for its body", span(&c.BodyTimeout)},
+		{"EHSM_KMS_IDLE_TIMEOUT", "2m", "between two requests of a connection", span(&c.IdleTimeout)},
+		{"EHSM_KMS_SHUTDOWN_TIMEOUT", "15s", "for requests in flight when the program ends", span(&c.ShutdownTimeout)},
+		{"EHSM_KMS_STORE_TIMEOUT", "10s", "for one change to be stored", span(&c.StoreTimeout)},
+	}
+}
+
+// encoded takes base64 of a PEM text.
+func encoded(v *[]byte) func(string) error {
+	return func(s string) (err error) {
+		if *v, err = base64.StdEncoding.DecodeString(s); err != nil {
+			return errors.New("not base64") // the text is not repeated: it may be a private key
+		}
+		return nil
+	}
+}
+
+// LoadKMS reads and checks all settings. Errors name each one that is wrong.
+func LoadKMS(getenv func(string) string) (KMS, error) {
+	var c KMS
+	errs := []error{load(c.table(), getenv)}
+	if c.TLSCert == "" && c.certPEM == nil {
+		errs = append(errs, missing("EHSM_KMS_TLS_CERT", "name the PEM file of the server's certificate"))
+	}
+	if c.TLSKey == "" && c.keyPEM == nil {
+		errs = append(errs, missing("EHSM_KMS_TLS_KEY", "name the PEM file of its private key"))
+	}
+	return c, errors.Join(errs...)
+}
+
+// Certificate returns certificate chain and private key in PEM.
+func (c *KMS) Certificate() (cert, key []byte, err error) {
+	read := func(inline []byte, path string) ([]byte, error) {
+		if inline != nil {
+			return inline, nil
+		}
+		return os.ReadFile(path)
+	}
+	if cert, err = read(c.certPEM, c.TLSCert); err != nil {
+		return nil, nil, fmt.Errorf("read the TLS certificate: %w", err)
+	}
+	if key, err = read(c.keyPEM, c.TLSKey); err != nil {
+		return nil, nil, fmt.Errorf("read the TLS key: %w", err)
+	}
+	return cert, key, nil
+}
+
+// DescribeKMS lists the settings for --help.
+func DescribeKMS() string { return describe(new(KMS).table()) }
