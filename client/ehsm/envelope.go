@@ -97,6 +97,20 @@ const EnvelopePrefixLen = len(envelopeMagic)
 // No text does, and no base64.
 func IsEnvelope(data []byte) bool { return bytes.HasPrefix(data, []byte(envelopeMagic)) }
 
+// EnvelopeKeyID returns the id of the key that an envelope names in its first
+// bytes, false if they are of no envelope or too few. Nothing is authenticated.
+func EnvelopeKeyID(data []byte) (keyID string, ok bool) {
+	const start = len(envelopeMagic) + 1 + saltSize
+	if !IsEnvelope(data) || len(data) < start+keyIDSize {
+		return "", false
+	}
+	keyID = string(data[start : start+keyIDSize])
+	if !isKeyID(keyID) {
+		return "", false
+	}
+	return keyID, true
+}
+
 const (
 	envelopeMagic = "\xE1ehsmenv"
 	chunkLog      = 16

@@ -183,6 +183,18 @@ func TestEnvelopeSizes(t *testing.T) {
 	}
 }
 
+func TestEnvelopeKeyID(t *testing.T) {
+	sealed := seal(t, golden(), nil, nil)
+	if id, ok := EnvelopeKeyID(sealed[:77]); !ok || id != goldenKeyID {
+		t.Errorf("EnvelopeKeyID: got %s, %v, want %s", id, ok, goldenKeyID)
+	}
+	for name, bad := range map[string][]byte{"empty": nil, "short": sealed[:76], "other version": patched(sealed, 0, 1), "upper case": patched(sealed, 41, 'A')} {
+		if id, ok := EnvelopeKeyID(bad); ok || id != "" {
+			t.Errorf("%s: got %s, %v", name, id, ok)
+		}
+	}
+}
+
 func TestEnvelopesDiffer(t *testing.T) {
 	a, b := seal(t, golden(), []byte("same"), nil), seal(t, golden(), []byte("same"), nil)
 	if bytes.Equal(a[len(a)-20:], b[len(b)-20:]) {
