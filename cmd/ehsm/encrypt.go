@@ -199,7 +199,8 @@ func (a *app) decrypt(ctx context.Context, f cryptFlags) error {
 	return a.stream(f, func(dst io.Writer) error {
 		r, err := client.Envelope(f.keyID, []byte(f.aad)).Decrypt(ctx, whole)
 		if err != nil {
-			return withKey(err, f.keyID)
+			keyID, _ := ehsm.EnvelopeKeyID(head)
+			return withKey(err, keyID)
 		}
 		_, err = io.Copy(dst, r)
 		return err
