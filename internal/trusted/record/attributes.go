@@ -51,6 +51,8 @@ type App struct {
 	Modified     int64 // Unix milliseconds
 	Generation   uint32
 	GenerationAt int64 // Unix milliseconds of the last change of Generation, 0: never
+	// DefaultKey is the key for secrets that name no other; zero: there is none.
+	DefaultKey wire.UUID
 }
 
 // Key is a CMK without its material.
@@ -62,6 +64,9 @@ type Key struct {
 	// Paddings are those that an RSA key admits; it has at least one. Keys of
 	// other specs have none.
 	Paddings primitive.PaddingSet
+	// Default marks the app's DefaultKey. Only its secrets use it: it is not
+	// listed, not named by requests, and not deleted with all others.
+	Default  bool
 	Created  int64 // Unix milliseconds
 	Modified int64 // Unix milliseconds
 	Expires  int64 // Unix milliseconds, 0: never
@@ -120,6 +125,7 @@ func SealApp(keys *domainkey.Keyring, h Header, a App, apiKey secret.Bytes) ([]b
 	b = appendInt64s(b, a.Created, a.Modified)
 	b = binary.BigEndian.AppendUint32(b, a.Generation)
 	b = appendInt64s(b, a.GenerationAt)
+	b = append(b, a.DefaultKey[:]...)
 	return seal(keys, h, b, apiKey)
 }
 
@@ -139,6 +145,7 @@ func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, secret.Byte
 	a.Created, a.Modified = r.Int64(), r.Int64()
 	a.Generation = r.Uint32()
 	a.GenerationAt = r.Int64()
+	r.Array(a.DefaultKey[:])
 	if err := finish(r, a.validate()); err != nil {
 		apiKey.Zero()
 		return App{}, secret.Bytes{}, err
@@ -154,6 +161,7 @@ func SealKey(keys *domainkey.Keyring, h Header, k Key) ([]byte, error) {
 		return nil, err
 	}
 	b := []byte{keyV1, byte(k.Spec), byte(k.Usage), byte(k.Origin), byte(k.State), byte(k.Paddings)}
+	b = pack.AppendBool(b, k.Default)
 	b = appendInt64s(b, k.Created, k.Modified, k.Expires, k.Deleted)
 	b = binary.BigEndian.AppendUint32(b, k.Generation)
 	b = binary.BigEndian.AppendUint32(b, k.Primary)
@@ -180,6 +188,7 @@ func OpenKey(keys *domainkey.Keyring, h Header, sealed []byte) (Key, error) {
 	r := version(attributes, keyV1)
 	k.Spec, k.Usage, k.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
 	k.State, k.Paddings = State(r.Uint8()), primitive.PaddingSet(r.Uint8())
+	k.Default = r.Bool()
 	k.Created, k.Modified, k.Expires, k.Deleted = r.Int64(), r.Int64(), r.Int64(), r.Int64()
 	k.Generation, k.Primary = r.Uint32(), r.Uint32()
 	k.Versions = make([]Version, r.Count(maxVersions, versionSize))

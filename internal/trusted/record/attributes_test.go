@@ -24,16 +24,29 @@ const (
 	atOrigin     = 3
 	atKeyState   = 4
 	atPaddings   = 5
-	atCount      = 46
-	atVersions   = 50
+	atDefault    = 6
+	atCount      = 47
+	atVersions   = 51
 	atStated     = 4 // state, in a version
-	atWrapping   = 1 // of import sessions
-	atSession    = 2 // their state
+	atSecret     = 1 // state of a secret
+	atCurrent    = 18
+	atIncarnated = 30
+	atSecretKey  = 46
+	atInterval   = 62 // length of the interval
+	atVersionKey = 9  // key of a secret version
+	atKeyVersion = 25 // its version
+	atWrapping   = 1  // of import sessions
+	atSession    = 2  // their state
 )
 
 // set returns a change of one byte.
 func set(at int, value byte) func([]byte) []byte {
 	return func(b []byte) []byte { b[at] = value; return b }
+}
+
+// zero overwrites n bytes.
+func zero(at, n int) func([]byte) []byte {
+	return func(b []byte) []byte { clear(b[at : at+n]); return b }
 }
 
 func cut(n int) func([]byte) []byte { return func(b []byte) []byte { return b[:len(b)-n] } }
@@ -69,6 +82,7 @@ func upTo(n uint32) (numbers []uint32) {
 func TestBadAttributes(t *testing.T) {
 	r := rings(t)[oneVersion]
 	const app, key, version = "new app", "AES key", "AES key, version 1"
+	const named, gone, value = "secret", "secret that is gone", "secret, version 1"
 	const rsa, session, used = "RSA key that admits PSS only", "import session, opaque key pair of 600 bytes", "import session after too many failures"
 	for _, row := range []struct {
 		name, record string
@@ -77,7 +91,7 @@ func TestBadAttributes(t *testing.T) {
 	}{
 		{"app of layout 0", app, set(atLayout, 0), "layout 0 is unknown"},
 		{"app of layout 2", app, set(atLayout, 2), "layout 2 is unknown"},
-		{"app without attributes", app, cut(31), "got 0 bytes"},
+		{"app without attributes", app, cut(47), "got 0 bytes"},
 		{"app cut short", app, cut(1), "malformed"},
 		{"app with a byte more", app, add(0), "1 trailing bytes"},
 		{"app without a state", app, set(atAppState, 0), "no state 0"},
@@ -104,6 +118,7 @@ func TestBadAttributes(t *testing.T) {
 		{"RSA key of an unknown padding", rsa, set(atPaddings, 8), "padding set 0x8 does not fit"},
 		{"RSA key of all paddings and an unknown one", rsa, set(atPaddings, 15), "padding set 0xf does not fit"},
 		{"RSA key relabelled as EC", rsa, set(atSpec, byte(primitive.ECP256)), "padding set 0x2 does not fit"},
+		{"default twice", key, set(atDefault, 2), "boolean is 2"},
 		{"version without a state", key, set(atVersions+atStated, 0), "version 1: state 0 is unknown"},
 		{"version of an unknown state", key, set(atVersions+atStated, 7), "version 1: state 7 is unknown"},
 		{"fewer versions than counted", key, count(2, 1), "count 2"},
@@ -141,6 +156,23 @@ func TestBadAttributes(t *testing.T) {
 		sealed := mustSeal(t, r.Keyring, s.header(), row.change(bytes.Clone(attributes)), s.Material)
 		refused(t, row.name, r.Keyring, s.header(), sealed, row.cause)
 	}
+	for _, row := range []struct {
+		name     string
+		material []byte
+		cause    string
+	}{
+		{"nothing", nil, "malformed"},
+		{"name alone", []byte("\x00\x01n"), "malformed"},
+		{"no name", []byte("\x00\x00\x00\x01d"), "no name"},
+		{"name cut short", []byte("\x00\x05n\x00\x01d"), "malformed"},
+		{"a byte more", []byte("\x00\x01n\x00\x01d."), "1 trailing bytes"},
+		{"long name", join([]byte("\x00\xc1"), make([]byte, maxSecretName+3)), "over the limit"},
+		{"long description", join([]byte("\x00\x01n\x30\x01"), make([]byte, maxDescription+1)), "over the limit"},
+	} {
+		s := sample(t, named)
+		attributes, _ := openByLayout(t, r, s.Sealed)
+		refused(t, "secret with material of "+row.name, r.Keyring, s.header(), mustSeal(t, r.Keyring, s.header(), attributes, row.material), row.cause)
+	}
 	s := sample(t, key)
 	attributes, _ := openByLayout(t, r, s.Sealed)
 	refused(t, "key with material", r.Keyring, s.header(), mustSeal(t, r.Keyring, s.header(), attributes, []byte("material")), "has material")
@@ -175,8 +207,17 @@ func TestExtremeAttributes(t *testing.T) {
 		ImportSession{primitive.RSA4096, SessionExhausted, [16]byte{255, 15: 255}, math.MinInt64, math.MaxInt64, last},
 		ImportSession{Wrapping: primitive.RSA2048, State: SessionUsed},
 		ImportSession{Wrapping: primitive.RSA3072, State: SessionOpen, Created: -1},
+		Key{Spec: primitive.AESGCM128, Usage: EncryptDecrypt, Origin: Internal, State: Active, Default: true, Versions: []Version{}},
+		Secret{
+			State: Active, Created: math.MinInt64, Modified: math.MaxInt64, Current: last, Planned: math.MaxInt64,
+			Incarnation: wire.UUID{15: 1}, Key: wire.UUID{1}, Interval: "9999d", Rotated: -1,
+			Name: strings.Repeat("\u4e00", 64), Description: strings.Repeat("\u4e00", 4096),
+		},
+		Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{15: 1}, Name: "\x00"},
+		Secret{State: Destroyed, Modified: math.MaxInt64},
+		SecretVersion{Created: math.MinInt64, Key: wire.UUID{1}, KeyVersion: last},
 	} {
-		sealed, err := sealAny(keys, &h, want)
+		sealed, err := sealAny(keys, &h, want, nil)
 		if err != nil {
 			t.Errorf("seal %+v: %v", want, err)
 			continue
@@ -187,22 +228,39 @@ func TestExtremeAttributes(t *testing.T) {
 	}
 }
 
-// sealAny seals attributes of any type and sets the type in h. It adds no
-// material where there need not be any.
-func sealAny(keys *domainkey.Keyring, h *Header, attributes any) ([]byte, error) {
+// sealAny seals attributes of any type and sets the type in h. Types that have
+// none of their own, or need some, get material.
+func sealAny(keys *domainkey.Keyring, h *Header, attributes any, material []byte) ([]byte, error) {
 	switch a := attributes.(type) {
 	case App:
 		h.ID.Type = wire.App
-		return SealApp(keys, *h, a, secret.Bytes{})
+		return SealApp(keys, *h, a, secret.Copy(material))
 	case Key:
 		h.ID.Type = wire.Key
 		return SealKey(keys, *h, a)
 	case ImportSession:
 		h.ID.Type = wire.ImportSession
-		return SealImportSession(keys, *h, a, secret.Copy(leastMaterial(a.State)))
+		if material == nil {
+			material = leastMaterial(a.State)
+		}
+		return SealImportSession(keys, *h, a, secret.Copy(material))
+	case Secret:
+		h.ID.Type = wire.Secret
+		return SealSecret(keys, *h, a)
+	case SecretVersion:
+		h.ID.Type = wire.SecretVersion
+		return SealSecretVersion(keys, *h, a, material)
 	}
 	h.ID.Type = wire.KeyVersion
-	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Bytes{})
+	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Copy(material))
+}
+
+// leastSecret is what a secret must have: a name unless it is gone.
+func leastSecret(s State) []byte {
+	if s == Destroyed {
+		return make([]byte, 4)
+	}
+	return []byte{0, 1, 'n', 0, 0}
 }
 
 // leastMaterial is what a session must have.
@@ -243,10 +301,19 @@ func TestSealRefusals(t *testing.T) {
 		{"version 0", with(func(k *Key) { k.Versions = []Version{{State: Active}} }), "version 0"},
 		{"version without a state", with(func(k *Key) { k.Versions = []Version{{Number: 1}} }), "state 0"},
 		{"version twice", with(func(k *Key) { k.Versions = []Version{good.Versions[0], good.Versions[0]} }), "version 1 follows version 1"},
+		{"secret without attributes", Secret{}, "no state 0"},
+		{"secret that is suspended", Secret{State: Suspended}, "no state 3"},
+		{"destroyed secret with a name", Secret{State: Destroyed, Name: "n"}, "destroyed"},
+		{"destroyed secret with a date", Secret{State: Destroyed, Planned: 1}, "destroyed"},
+		{"secret without a name", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}}, "no name"},
+		{"secret with a long name", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: strings.Repeat("n", maxSecretName+1)}, "name of"},
+		{"secret with a long description", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Description: strings.Repeat("n", maxDescription+1)}, "description of"},
+		{"secret with a long interval", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Interval: "10000d"}, "interval of"},
+		{"secret version without a key", SecretVersion{KeyVersion: 1}, "no key"},
 		{"key version without attributes", KeyVersion{}, "spec"},
 		{"key version without an origin", KeyVersion{Spec: good.Spec, Usage: good.Usage}, "origin 0"},
 	} {
-		sealed, err := sealAny(keys, &Header{}, row.attributes)
+		sealed, err := sealAny(keys, &Header{}, row.attributes, nil)
 		if err == nil || sealed != nil || !strings.Contains(err.Error(), row.cause) {
 			t.Errorf("%s: got %d bytes, %v, want %q", row.name, len(sealed), err, row.cause)
 		}
@@ -281,7 +348,7 @@ func FuzzAttributes(f *testing.F) {
 		f.Add(byte(s.Type), attributes)
 	}
 	f.Fuzz(func(t *testing.T, typ byte, attributes []byte) {
-		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%4 + 1)}}
+		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%6 + 1)}}
 		if len(attributes) > maxAttributes {
 			return
 		}
@@ -289,11 +356,14 @@ func FuzzAttributes(f *testing.F) {
 		if h.ID.Type == wire.ImportSession && len(attributes) > atSession {
 			material = leastMaterial(SessionState(attributes[atSession]))
 		}
+		if h.ID.Type == wire.Secret && len(attributes) > atSecret {
+			material = leastSecret(State(attributes[atSecret]))
+		}
 		got, _, err := openAny(r.Keyring, h, mustSeal(t, r.Keyring, h, attributes, material))
 		if err != nil {
 			return
 		}
-		sealed, err := sealAny(r.Keyring, &h, got)
+		sealed, err := sealAny(r.Keyring, &h, got, nil)
 		if err != nil {
 			t.Fatalf("seal %+v, which was opened: %v", got, err)
 		}

@@ -112,6 +112,7 @@ type releasedRecord struct {
 		Origin                              Origin
 		State                               State
 		Paddings                            primitive.PaddingSet
+		Default                             bool
 		Created, Modified, Expires, Deleted int64
 		Generation, Primary                 uint32
 		Versions                            []struct {
@@ -128,6 +129,20 @@ type releasedRecord struct {
 		Session          hexBytes
 		Created, Expires int64
 		Failures         uint32
+	}
+
+	// Name and description are in the material.
+	Secret *struct {
+		State                               State
+		Created, Modified, Planned, Rotated int64
+		Current                             uint32
+		Incarnation, Key                    hexBytes
+		Interval, Name, Description         string
+	}
+	SecretVersion *struct {
+		Created    int64
+		Key        hexBytes
+		KeyVersion uint32
 	}
 }
 
@@ -161,7 +176,7 @@ func (r releasedRecord) header() Header {
 // key is the key record as this package has it.
 func (r releasedRecord) key() Key {
 	k := Key{
-		Spec: r.Key.Spec, Usage: r.Key.Usage, Origin: r.Key.Origin, State: r.Key.State, Paddings: r.Key.Paddings,
+		Spec: r.Key.Spec, Usage: r.Key.Usage, Origin: r.Key.Origin, State: r.Key.State, Paddings: r.Key.Paddings, Default: r.Key.Default,
 		Created: r.Key.Created, Modified: r.Key.Modified, Expires: r.Key.Expires, Deleted: r.Key.Deleted,
 		Generation: r.Key.Generation, Primary: r.Key.Primary, Versions: []Version{},
 	}
@@ -177,18 +192,33 @@ func (r releasedRecord) importSession() ImportSession {
 	return ImportSession{s.Wrapping, s.State, [16]byte(s.Session), s.Created, s.Expires, s.Failures}
 }
 
-// seal seals what r holds with this package.
-func (r releasedRecord) seal(keys *domainkey.Keyring) ([]byte, error) {
-	material := secret.New(r.Material)
+// attributes is the record as this package has it.
+func (r releasedRecord) attributes() any {
 	switch {
 	case r.App != nil:
-		return SealApp(keys, r.header(), *r.App, material)
+		return *r.App
 	case r.Key != nil:
-		return SealKey(keys, r.header(), r.key())
+		return r.key()
+	case r.KeyVersion != nil:
+		return *r.KeyVersion
 	case r.ImportSession != nil:
-		return SealImportSession(keys, r.header(), r.importSession(), material)
+		return r.importSession()
+	case r.Secret != nil:
+		s := r.Secret
+		return Secret{
+			State: s.State, Created: s.Created, Modified: s.Modified, Current: s.Current, Planned: s.Planned,
+			Incarnation: wire.UUID(s.Incarnation), Key: wire.UUID(s.Key), Interval: s.Interval, Rotated: s.Rotated,
+			Name: s.Name, Description: s.Description,
+		}
 	}
-	return SealKeyVersion(keys, r.header(), *r.KeyVersion, material)
+	v := r.SecretVersion
+	return SecretVersion{Created: v.Created, Key: wire.UUID(v.Key), KeyVersion: v.KeyVersion}
+}
+
+// seal seals what r holds with this package.
+func (r releasedRecord) seal(keys *domainkey.Keyring) ([]byte, error) {
+	h := r.header()
+	return sealAny(keys, &h, r.attributes(), r.Material)
 }
 
 // openAny opens a record as the type that h names.
@@ -201,6 +231,12 @@ func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, 
 		return k, secret.Bytes{}, err
 	case wire.ImportSession:
 		return anyOf(OpenImportSession(keys, h, sealed))
+	case wire.Secret:
+		s, err := OpenSecret(keys, h, sealed)
+		return s, secret.Bytes{}, err
+	case wire.SecretVersion:
+		v, ciphertext, err := OpenSecretVersion(keys, h, sealed)
+		return v, secret.New(ciphertext), err
 	}
 	return anyOf(OpenKeyVersion(keys, h, sealed))
 }

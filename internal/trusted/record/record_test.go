@@ -14,7 +14,7 @@ import (
 )
 
 // ofEachType names one released record of each type.
-var ofEachType = []string{"new app", "AES key", "AES key, version 1", "import session, opaque key pair of 600 bytes"}
+var ofEachType = []string{"new app", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1"}
 
 // refused fails unless the record is refused with ErrOpen, a text with cause,
 // and nothing of the record returned.
@@ -39,6 +39,10 @@ func empty(attributes any) bool {
 		return a == KeyVersion{}
 	case ImportSession:
 		return a == ImportSession{}
+	case Secret:
+		return a == Secret{}
+	case SecretVersion:
+		return a == SecretVersion{}
 	}
 	return false
 }
@@ -104,6 +108,13 @@ func TestWrongName(t *testing.T) {
 		{"key as version", "AES key", keys, func(h *Header) { h.ID.Type = wire.KeyVersion }, "want key version"},
 		{"version as key", "AES key, version 1", keys, func(h *Header) { h.ID.Type = wire.Key }, "want key"},
 		{"app as key", "new app", keys, func(h *Header) { h.ID.Type = wire.Key }, "want key"},
+		{"other secret", "secret", keys, func(h *Header) { h.ID.ID[0] ^= 1 }, "want"},
+		{"other tenant's secret", "secret", keys, func(h *Header) { h.ID.Tenant[0] ^= 1 }, "want"},
+		{"secret's older revision", "secret", keys, func(h *Header) { h.Revision++ }, "want"},
+		{"secret as its version", "secret", keys, func(h *Header) { h.ID.Type = wire.SecretVersion }, "want secret version"},
+		{"other incarnation's version", "secret, version 1", keys, func(h *Header) { h.ID.ID[0] ^= 1 }, "want"},
+		{"other version of a secret", "secret, version 1", keys, func(h *Header) { h.ID.Version++ }, "want"},
+		{"secret version as key version", "secret, version 1", keys, func(h *Header) { h.ID.Type = wire.KeyVersion }, "want key version"},
 		{"other domain with the same keys", "AES key", all[otherDomain].Keyring, func(*Header) {}, "another domain"},
 		{"other domain's version", "AES key, version 1", all[otherDomain].Keyring, func(*Header) {}, "another domain"},
 		{"DomainKey version not held", "expired and deleted key of two versions, newer DomainKey", keys, func(*Header) {}, "not held"},
@@ -119,9 +130,11 @@ func TestWrongName(t *testing.T) {
 func TestWrongType(t *testing.T) {
 	keys := rings(t)[oneVersion].Keyring
 	functions := map[wire.RecordType]func(h Header, sealed []byte) error{
-		wire.App:        func(h Header, b []byte) error { _, _, err := OpenApp(keys, h, b); return err },
-		wire.Key:        func(h Header, b []byte) error { _, err := OpenKey(keys, h, b); return err },
-		wire.KeyVersion: func(h Header, b []byte) error { _, _, err := OpenKeyVersion(keys, h, b); return err },
+		wire.App:           func(h Header, b []byte) error { _, _, err := OpenApp(keys, h, b); return err },
+		wire.Key:           func(h Header, b []byte) error { _, err := OpenKey(keys, h, b); return err },
+		wire.KeyVersion:    func(h Header, b []byte) error { _, _, err := OpenKeyVersion(keys, h, b); return err },
+		wire.Secret:        func(h Header, b []byte) error { _, err := OpenSecret(keys, h, b); return err },
+		wire.SecretVersion: func(h Header, b []byte) error { _, _, err := OpenSecretVersion(keys, h, b); return err },
 	}
 	for _, name := range ofEachType {
 		r := sample(t, name)

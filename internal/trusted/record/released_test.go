@@ -20,21 +20,11 @@ func TestReleasedRecordsOpen(t *testing.T) {
 			t.Errorf("%s: %v", r.Name, err)
 			continue
 		}
-		var want any
-		switch {
-		case r.App != nil:
-			want = *r.App
-		case r.Key != nil:
-			want = r.key()
-		case r.ImportSession != nil:
-			want = r.importSession()
-		default:
-			want = *r.KeyVersion
-		}
+		want := r.attributes()
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, want %+v", r.Name, got, want)
 		}
-		if !bytes.Equal(material.Expose(), r.Material) {
+		if r.Secret == nil && !bytes.Equal(material.Expose(), r.Material) {
 			t.Errorf("%s: got material %x, want %x", r.Name, material.Expose(), r.Material)
 		}
 	}
@@ -98,7 +88,7 @@ func TestSaltsAreFresh(t *testing.T) {
 func TestMaterialIsHidden(t *testing.T) {
 	all := rings(t)
 	for _, r := range releasedRecords(t) {
-		if len(r.Material) == 0 {
+		if len(r.Material) < 16 {
 			continue
 		}
 		sealed, err := r.seal(all[r.Keyring].Keyring)
