@@ -56,7 +56,10 @@ func (a *app) bench(cmd *cobra.Command, o bench.Options) (err error) {
 	o.Environ = os.Environ()
 	o.Progress = progressLines{a}
 	report, err := bench.Run(cmd.Context(), o)
-	if report == nil {
+	switch {
+	case errors.Is(err, bench.ErrOptions):
+		return usageError{err}
+	case report == nil:
 		return err
 	}
 	var text bytes.Buffer

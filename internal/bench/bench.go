@@ -22,6 +22,9 @@ import (
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 )
 
+// ErrOptions is wrapped by the errors for options that make no sense.
+var ErrOptions = errors.New("wrong options")
+
 // ErrFailed is returned, beside the report, when a request of a measured round
 // failed.
 var ErrFailed = errors.New("requests failed")
@@ -148,7 +151,7 @@ type run struct {
 // also when ctx ends. The report is complete unless err is other than ErrFailed.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := o.complete(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
 	start, err := newStarter(o)
 	if err != nil {
