@@ -1,0 +1,152 @@
+// Command ehsm-kms is the manager: it serves the REST API and keeps sealed
+// records and the audit trail. It sees no key; the core, ehsm-core, is reached
+// over a local stream.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
+	"github.com/ehsm-kms/ehsm/internal/host/coreclient"
+	"github.com/ehsm-kms/ehsm/internal/host/relay"
+	"github.com/ehsm-kms/ehsm/internal/host/rest"
+	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		return usage(args, stdout, stderr)
+	}
+	settings, err := config.LoadKMS(getenv)
+	if err == nil {
+		err = start(ctx, settings, stderr)
+	}
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(stderr, "ehsm-kms: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func usage(args []string, stdout, stderr io.Writer) int {
+	switch args[0] {
+	case "--help", "-h", "help":
+		fmt.Fprintf(stdout, "ehsm-kms serves the API of a domain, with the core, ehsm-core, behind it.\n\nSettings, all from the environment:\n%s", config.DescribeKMS())
+		return 0
+	case "--version", "version":
+		fmt.Fprintln(stdout, "ehsm-kms", api.Version, api.Commit())
+		return 0
+	}
+	fmt.Fprintf(stderr, "ehsm-kms: unknown argument %q\nehsm-kms: hint: ehsm-kms --help\n", args[0])
+	return 2
+}
+
+func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err error) {
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	cert, key, err := settings.Certificate()
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return fmt.Errorf("TLS certificate and key: %w", err)
+	}
+	ln, err := net.Listen("tcp", settings.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %q: %w", settings.Listen, err)
+	}
+	defer ln.Close()
+	core, err := dial(ctx, settings.Core, log, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, core.Close()) }()
+	db, err := sqlite.Open(ctx, settings.Database, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	sink, err := auditsink.Open(settings.Audit, auditsink.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sink.Close()) }()
+
+	r := relay.New(core, db, sink, relay.Options{
+		Concurrent: settings.Concurrent, CachedRows: settings.CachedRows, StoreTimeout: settings.StoreTimeout, Log: log,
+	})
+	core.OnRestart(func(i wire.Info) {
+		log.Info("another core instance has taken over", "instance", i.Instance)
+		r.ForgetCore()
+	})
+	h := rest.New(r, checks(core, db, sink), rest.Options{MaxBody: settings.MaxBody, Log: log})
+	fmt.Fprintf(stderr, "ehsm-kms: serves https://%s\n", ln.Addr())
+	return serveUntilDone(ctx, func(ctx context.Context) error {
+		return rest.Serve(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, h, rest.Limits{
+			HeaderTimeout: settings.HeaderTimeout, BodyTimeout: settings.BodyTimeout, IdleTimeout: settings.IdleTimeout,
+			ShutdownTimeout: settings.ShutdownTimeout, MaxConnections: settings.Connections,
+		}, log)
+	}, func(ctx context.Context) { r.Run(ctx, db) })
+}
+
+// serveUntilDone runs the server until ctx ends; the background work ends after the last
+// request.
+func serveUntilDone(ctx context.Context, server func(context.Context) error, background func(context.Context)) error {
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { background(behind) })
+	err := server(ctx)
+	stop()
+	wg.Wait()
+	return err
+}
+
+// dial waits for the core, and says so.
+func dial(ctx context.Context, addr string, log *slog.Logger, stderr io.Writer) (*coreclient.Client, error) {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		c, err := coreclient.Dial(ctx, addr, coreclient.Options{Log: log})
+		if err == nil {
+			return c, nil
+		}
+		fmt.Fprintf(stderr, "ehsm-kms: waits for the core on %s: %v\n", addr, err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// checks are what /readyz asks.
+func checks(core *coreclient.Client, db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
+	return []rest.Check{
+		{Name: "core", Probe: func(ctx context.Context) error { _, err := core.Info(ctx); return err }},
+		{Name: "store", Probe: db.Ping},
+		{Name: "audit", Probe: func(context.Context) error {
+			if sink.Stats().Failed {
+				return auditsink.ErrSpool
+			}
+			return nil
+		}},
+	}
+}
