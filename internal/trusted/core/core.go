@@ -286,6 +286,9 @@ func (x *request) suspend(res result, err error) *wire.Answer {
 // stored, as this core has accepted another state of the same revision.
 func (x *request) commit() bool {
 	for _, w := range x.writes {
+		if w.Remove {
+			continue // another record says that it does not count
+		}
 		if x.core.seen.accept(w.ID, w.Revision, w.Tag()) == rival {
 			return false
 		}

@@ -11,17 +11,24 @@ import (
 // also needs a key that has not expired.
 func (x *request) usableKey(protects bool) (*cached[record.Key], error) {
 	k, err := x.loadKey(x.payload.text("keyid"))
-	switch {
-	case err != nil:
-		return nil, err
-	case k == nil:
-		return nil, errKeyID()
-	case onHold(k.value.State): // check: key-state
-		return nil, errDisabled()
-	case protects && x.expired(&k.value): // check: expiry
-		return nil, errExpired()
+	if err == nil && k == nil {
+		err = errKeyID()
 	}
-	return k, nil
+	if err == nil {
+		err = x.permits(&k.value, protects)
+	}
+	return k, err
+}
+
+// permits refuses a key that its state keeps from being used now.
+func (x *request) permits(k *record.Key, protects bool) error {
+	switch {
+	case onHold(k.State): // check: key-state
+		return errDisabled()
+	case protects && x.expired(k): // check: expiry
+		return errExpired()
+	}
+	return nil
 }
 
 // onHold reports whether a key in a state may not even process what it has

@@ -91,7 +91,7 @@ func (x *request) writeKey(id wire.RecordID, revision uint64, k record.Key) erro
 	if err != nil {
 		return errInternal("seal key")
 	}
-	w := wire.Write{ID: id, Expected: revision, Revision: revision + 1, Hidden: k.Deleted != 0, Primary: k.Primary, Sealed: sealed}
+	w := wire.Write{ID: id, Expected: revision, Revision: revision + 1, Hidden: k.Deleted != 0 || k.Default, Primary: k.Primary, Sealed: sealed}
 	x.write(w)
 	x.onStored = append(x.onStored, func() { x.core.cmks.put(id, w.Revision, w.Tag(), k) })
 	return nil
@@ -209,46 +209,20 @@ func (x *request) listKey() (result, error) {
 	return result{textSuccessful, o.end()}, nil
 }
 
-// openListing opens what the host listed and leaves out deleted keys.
+// openListing opens the listed keys and leaves out what its owner shall not see.
 func (x *request) openListing() ([]*cached[record.Key], error) {
 	keys := make([]*cached[record.Key], 0, len(x.call.Listing))
-	named := make(map[wire.RecordID]bool, len(x.call.Listing))
-	for i := range x.call.Listing {
-		ref := &x.call.Listing[i]
-		if ref.ID.Tenant != x.tenant { // check: listing-tenant
-			return nil, errInternal("foreign record in a listing")
+	err := eachListed(x, x.core.cmks, x.core.openKey, func(k *cached[record.Key]) error {
+		if x.gone(&k.value) {
+			return nil
 		}
-		if named[ref.ID] { // check: listing-twice
-			return nil, errInternal("record twice in a listing")
+		if k.value.Default { // check: default-listed
+			return nil
 		}
-		named[ref.ID] = true
-		k, err := x.openListed(ref)
-		if err != nil {
-			return nil, err
-		}
-		if !x.gone(&k.value) {
-			keys = append(keys, k)
-		}
-	}
-	return keys, nil
-}
-
-// openListed opens one listed record without giving it a place in the cache,
-// which belongs to keys in use. A change may have overtaken the listing: then
-// the newer state counts, which the cache has.
-func (x *request) openListed(ref *wire.Ref) (*cached[record.Key], error) {
-	k, err := record.OpenKey(x.core.keys, record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
-	if err != nil {
-		return nil, errInternal("record does not open")
-	}
-	tag := wire.SealedTag(ref.Sealed)
-	if x.core.seen.accept(ref.ID, ref.Revision, tag) != newest { // check: revision-listed
-		if held := x.core.cmks.get(ref.ID); held != nil && held.revision > ref.Revision {
-			return held, nil
-		}
-		return nil, errInternal("stale record")
-	}
-	return &cached[record.Key]{id: ref.ID, revision: ref.Revision, tag: tag, value: k}, nil
+		keys = append(keys, k)
+		return nil
+	})
+	return keys, err
 }
 
 func describe(k *cached[record.Key]) []byte {

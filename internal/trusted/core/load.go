@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
@@ -30,17 +31,25 @@ func (x *request) ref(id wire.RecordID) *wire.Ref {
 	return nil
 }
 
-// need asks for a record, and with it for all others of the call that came
-// without bytes, as the core may lack those too.
-func (x *request) need(id wire.RecordID) error {
-	ids := []wire.RecordID{id}
+// need asks for records, and with them for all others of the call, as the core
+// may lack the bytes of those too.
+func (x *request) need(ids ...wire.RecordID) error {
 	for i := range x.call.Records {
 		r := &x.call.Records[i]
-		if r.ID != id && len(ids) < wire.MaxRecords {
+		if !slices.Contains(ids, r.ID) && len(ids) < wire.MaxRecords {
 			ids = append(ids, r.ID)
 		}
 	}
 	return &needError{records: ids}
+}
+
+// require asks for those of the records that the call does not name, all at once.
+func (x *request) require(ids ...wire.RecordID) error {
+	missing := slices.DeleteFunc(ids, func(id wire.RecordID) bool { return x.ref(id) != nil })
+	if len(missing) == 0 {
+		return nil
+	}
+	return x.need(missing...)
 }
 
 // stale answers to a state that is older than one this core has seen. The
@@ -101,6 +110,48 @@ func openRef[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Hea
 	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
 }
 
+// eachListed opens what the host listed and hands it to visit. Every record is of
+// the request's tenant and comes once.
+func eachListed[V any](x *request, c *cache[V], open func(record.Header, []byte) (V, error), visit func(*cached[V]) error) error {
+	named := make(map[wire.RecordID]bool, len(x.call.Listing))
+	for i := range x.call.Listing {
+		ref := &x.call.Listing[i]
+		if ref.ID.Tenant != x.tenant { // check: listing-tenant
+			return errInternal("foreign record in a listing")
+		}
+		if named[ref.ID] { // check: listing-twice
+			return errInternal("record twice in a listing")
+		}
+		named[ref.ID] = true
+		e, err := openListed(x, c, ref, open)
+		if err != nil {
+			return err
+		}
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openListed opens one listed record without giving it a place in the cache,
+// which belongs to records in use. A change may have overtaken the listing: then
+// the newer state counts, which the cache has.
+func openListed[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Header, []byte) (V, error)) (*cached[V], error) {
+	v, err := open(record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
+	if err != nil {
+		return nil, errInternal("record does not open")
+	}
+	tag := wire.SealedTag(ref.Sealed)
+	if x.core.seen.accept(ref.ID, ref.Revision, tag) != newest { // check: revision-listed
+		if held := c.get(ref.ID); held != nil && held.revision > ref.Revision {
+			return held, nil
+		}
+		return nil, errInternal("stale record")
+	}
+	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
+}
+
 func appID(tenant wire.UUID) wire.RecordID {
 	return wire.RecordID{Type: wire.App, Tenant: tenant, ID: tenant}
 }
@@ -131,21 +182,37 @@ func (x *request) loadKey(text string) (*cached[record.Key], error) {
 		return nil, nil
 	}
 	x.key = id.ID
-	k, err := load(x, x.core.cmks, id, func(h record.Header, sealed []byte) (record.Key, error) {
-		return record.OpenKey(x.core.keys, h, sealed)
-	})
+	k, err := x.loadKeyRecord(id)
+	if err != nil || k == nil {
+		return nil, err
+	}
+	if k.value.Default { // check: default-key
+		return nil, nil
+	}
+	return k, nil
+}
+
+// loadKeyRecord returns a key by the name of its record, nil if there is none or
+// its owner has deleted it.
+func (x *request) loadKeyRecord(id wire.RecordID) (*cached[record.Key], error) {
+	k, err := load(x, x.core.cmks, id, x.core.openKey)
 	if err != nil || k == nil || x.gone(&k.value) {
 		return nil, err
 	}
 	return k, nil
 }
 
-// gone reports whether the owner has deleted the key.
+func (c *Core) openKey(h record.Header, sealed []byte) (record.Key, error) {
+	return record.OpenKey(c.keys, h, sealed)
+}
+
+// gone reports whether the owner has deleted the key. DeleteAllKey, which makes a
+// new generation, does not reach the default key.
 func (x *request) gone(k *record.Key) bool {
 	if k.Deleted != 0 { // check: deleted
 		return true
 	}
-	if k.Generation < x.app.value.Generation { // check: generation
+	if k.Generation < x.app.value.Generation && !k.Default { // check: generation
 		return true
 	}
 	return false

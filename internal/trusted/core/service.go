@@ -3,6 +3,7 @@ package core
 import (
 	"crypto/rand"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -35,7 +36,7 @@ func newAPIKey() secret.Bytes {
 	return secret.New(key)
 }
 
-// enroll makes a tenant. Its API key passes the host in the clear, so the app
+// enroll makes a tenant with a default key. Its API key passes the host in the clear, so the app
 // is marked exposed, and only a domain that says so enrolls in this way.
 func (x *request) enroll() (result, error) {
 	x.action = &action{name: "Enroll", storage: "enroll user info failed"}
@@ -43,13 +44,31 @@ func (x *request) enroll() (result, error) {
 		return result{}, bad("enroll user info failed", "open enrollment is off")
 	}
 	tenant, apiKey, now := wire.NewUUID(), newAPIKey(), x.millis()
-	a := record.App{State: record.Active, Exposed: true, Created: now, Modified: now}
+	x.tenant = tenant
+	defaultKey, err := x.newDefaultKey()
+	if err != nil {
+		return result{}, err
+	}
+	a := record.App{State: record.Active, Exposed: true, Created: now, Modified: now, DefaultKey: defaultKey}
 	sealed, err := record.SealApp(x.core.keys, record.Header{ID: appID(tenant), Revision: 1}, a, apiKey)
 	if err != nil {
 		return result{}, errInternal("seal app")
 	}
 	x.write(wire.Write{ID: appID(tenant), Revision: 1, Sealed: sealed})
-	x.tenant = tenant
 	o := object{}.text("appid", tenant.String()).text("apikey", string(apiKey.Expose()))
 	return result{textSuccessful, o.end()}, nil
+}
+
+// newDefaultKey adds the key for secrets that name no other to the writes. Its id
+// is not told to anybody.
+func (x *request) newDefaultKey() (wire.UUID, error) {
+	id, now := wire.NewUUID(), x.millis()
+	k := record.Key{
+		Spec: primitive.AESGCM256, Usage: record.EncryptDecrypt, Origin: record.Internal, State: record.Active,
+		Default: true, Created: now, Modified: now,
+	}
+	if err := x.firstVersion(id, &k); err != nil {
+		return id, err
+	}
+	return id, x.writeKey(wire.RecordID{Type: wire.Key, Tenant: x.tenant, ID: id}, 0, k)
 }

@@ -41,7 +41,7 @@ func (x *request) sweepKey(ref *wire.Ref) error {
 	if ref.ID.Tenant != x.tenant { // check: sweep-tenant
 		return errInternal("foreign record in a sweep")
 	}
-	k, err := x.openListed(ref)
+	k, err := openListed(x, x.core.cmks, ref, x.core.openKey)
 	if err != nil {
 		return err
 	}
@@ -49,6 +49,9 @@ func (x *request) sweepKey(ref *wire.Ref) error {
 		return nil
 	}
 	if k.value.Generation >= x.app.value.Generation { // check: sweep-due
+		return nil
+	}
+	if k.value.Default { // check: sweep-default
 		return nil
 	}
 	next := k.value
