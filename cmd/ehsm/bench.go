@@ -28,6 +28,7 @@ a tenant and keys stay there. Name its processes with --pid to measure their CPU
 time. CPU time and memory are measured on Linux only.`,
 		Example: `  ehsm bench
   ehsm bench --op encrypt,createkey --size 32,4096 --conns 16 --duration 1s
+  ehsm bench --split
   ehsm bench --profile dev --pid 4711 --output json`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.bench(cmd, o) },
@@ -39,6 +40,7 @@ time. CPU time and memory are measured on Linux only.`,
 	flags.DurationVar(&o.Duration, "duration", 3*time.Second, "`time` of a round")
 	flags.IntVar(&o.Count, "count", 0, "`requests` of a round, instead of --duration")
 	flags.IntVar(&o.Rounds, "rounds", 3, "`rounds` of each server, of which medians are taken")
+	flags.BoolVar(&o.Split, "split", false, "load ehsm-core and ehsm-kms, which are beside this program, instead of ehsm dev")
 	flags.BoolVar(&o.HTTP, "http", false, "without TLS")
 	flags.IntSliceVar(&o.PIDs, "pid", nil, "`process ids` of the service at --url")
 	return cmd

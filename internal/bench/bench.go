@@ -57,6 +57,10 @@ type Options struct {
 	// them its CPU time is not measured.
 	PIDs []int
 
+	// Split starts ehsm-core and ehsm-kms, which are beside Program, instead of
+	// `ehsm dev`.
+	Split bool
+
 	// HTTP is without TLS.
 	HTTP bool
 
@@ -130,8 +134,10 @@ func (o *Options) complete() error {
 		return fmt.Errorf("count is %d, want at least 0", o.Count)
 	case o.Service.URL == "" && (len(o.PIDs) > 0 || o.Service.CAFile+o.Service.Fingerprint+o.Service.AppID != ""):
 		return errors.New("process ids, certificate and credentials are those of a service at a URL, and there is none")
-	case o.Service.URL != "" && o.HTTP:
-		return errors.New("the service at the URL is started already: http has no effect on it")
+	case o.Service.URL != "" && (o.Split || o.HTTP):
+		return errors.New("the service at the URL is started already: split and http have no effect on it")
+	case o.Split && o.HTTP:
+		return errors.New("ehsm-kms speaks TLS only: want split or http, not both")
 	}
 	return nil
 }
@@ -184,13 +190,20 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 
 // startService starts the service to measure, or takes the one at the URL.
 func (r *run) startService(ctx context.Context, start *starter) (sv *service, err error) {
-	if r.Service.URL != "" {
+	switch {
+	case r.Service.URL != "":
 		sv = &service{url: r.Service.URL, pids: r.PIDs}
-	} else {
+	case r.Split:
+		fmt.Fprintln(r.Progress, "starting ehsm-core and ehsm-kms")
+		sv, err = start.split(ctx)
+	default:
 		fmt.Fprintln(r.Progress, "starting ehsm dev, twice")
-		if sv, err = start.dev(ctx, r.HTTP); err != nil {
-			return nil, err
-		}
+		sv, err = start.dev(ctx, r.HTTP)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Service.URL == "" {
 		r.Service.URL, r.Service.Insecure = sv.url, true // any certificate, and nothing but loopback
 	}
 	if r.native, err = newEndpoint(r.Service); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -95,6 +96,30 @@ func checkWrites(t *testing.T, report *Report) {
 	}
 }
 
+// Core and manager are links to the test binary, and both are measured.
+func TestRunSplit(t *testing.T) {
+	o := testOptions(t)
+	dir := t.TempDir()
+	for _, name := range []string{"ehsm", "ehsm-core", "ehsm-kms"} {
+		if err := os.Symlink(o.Program, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Program, o.Split = filepath.Join(dir, "ehsm"), true
+	o.Operations = []string{"encrypt"}
+	report, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkNothingLeft(t)
+	if report.Service != "ehsm-core and ehsm-kms" || report.SecondStart == 0 || len(report.Rows) != 2 {
+		t.Errorf("Run: got %+v", report)
+	}
+	for _, row := range report.Rows {
+		checkRow(t, row)
+	}
+}
+
 // A run with one refused request fails, and still reports.
 func TestRunFailsOnRefusals(t *testing.T) {
 	o := testOptions(t)
@@ -131,6 +156,9 @@ func TestRunRefused(t *testing.T) {
 		{"insecure far away", nil, func(o *Options) { o.Service = plainService("http://192.0.2.1:1") }, "loopback"},
 		{"credentials without URL", nil, func(o *Options) { o.Service.AppID = "a" }, "there is none"},
 		{"process without URL", nil, func(o *Options) { o.PIDs = []int{1} }, "there is none"},
+		{"split beside nothing", nil, func(o *Options) { o.Split = true }, "ehsm-core: no such file"},
+		{"split without TLS", nil, func(o *Options) { o.Split, o.HTTP = true, true }, "TLS only"},
+		{"split with URL", nil, func(o *Options) { o.Service.URL, o.Split = "https://127.0.0.1:1", true }, "started already"},
 		{"transport of a URL", nil, func(o *Options) { o.Service.URL, o.HTTP = "https://127.0.0.1:1", true }, "started already"},
 		{"URL without port", nil, func(o *Options) { o.Service.URL = "https://127.0.0.1" }, "with a port"},
 		{"fingerprint", nil, func(o *Options) { o.Service.URL, o.Service.Fingerprint = "https://127.0.0.1:1", "12" }, "64 hex digits"},

@@ -75,8 +75,11 @@ func newReport(o Options) *Report {
 		CPUs:    runtime.NumCPU(),
 		Service: "ehsm dev",
 	}
-	if o.Service.URL != "" {
+	switch {
+	case o.Service.URL != "":
 		r.Service = o.Service.URL
+	case o.Split:
+		r.Service = "ehsm-core and ehsm-kms"
 	}
 	r.Transport = "TLS"
 	if o.HTTP || strings.HasPrefix(o.Service.URL, "http:") {
@@ -169,7 +172,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s  commit %s  %s  %d CPUs shared with the load generator\n", r.Date, cmp.Or(r.Commit, "unknown"), r.Go, r.CPUs)
 	fmt.Fprintf(w, "%s over %s\n", r.Service, r.Transport)
 	if r.SecondStart > 0 {
-		fmt.Fprintf(w, "start to ready: %.0f ms, the first time %.0f ms\n", r.SecondStart/1000, r.FirstStart/1000)
+		fmt.Fprintf(w, "start to ready in ms: %.0f, the first time %s\n", r.SecondStart/1000, number(r.FirstStart/1000, 0))
 	}
 	if r.LoadedBytes > 0 {
 		fmt.Fprintf(w, "memory in RAM: %s idle, %s under load\n", mebibytes(r.IdleBytes), mebibytes(r.LoadedBytes))

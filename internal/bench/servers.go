@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,8 +57,8 @@ func newStarter(o Options) (*starter, error) {
 
 func (s *starter) close() error { return os.RemoveAll(s.dir) }
 
-// readyPattern is the line in which both servers say where they are reached.
-var readyPattern = regexp.MustCompile(`^url: +(https?://127\.0\.0\.1:\d+)$`)
+// readyPattern is the line in which a server says where it is reached.
+var readyPattern = regexp.MustCompile(`^(?:url: +|ehsm-kms: serves )(https?://127\.0\.0\.1:\d+)$`)
 
 // readyURL finds the address in a ready line.
 func readyURL(line string) (url string, ok bool) {
@@ -66,6 +67,11 @@ func readyURL(line string) (url string, ok bool) {
 		return "", false
 	}
 	return m[1], true
+}
+
+// readyCore finds the ready line of ehsm-core, which has no URL.
+func readyCore(line string) (url string, ok bool) {
+	return "", strings.HasPrefix(line, "ehsm-core: serves ")
 }
 
 func (s *starter) ceiling(ctx context.Context, plain bool) (*child, error) {
@@ -79,16 +85,12 @@ func (s *starter) ceiling(ctx context.Context, plain bool) (*child, error) {
 // dev starts `ehsm dev` twice: the first start makes a domain, the second is the
 // one that a user waits for every time.
 func (s *starter) dev(ctx context.Context, plain bool) (*service, error) {
-	args := []string{"dev", "--no-profile", "--data", filepath.Join(s.dir, "data"), "--listen", "127.0.0.1:0"}
-	if plain {
-		args = append(args, "--http")
-	}
-	first, err := startChild(ctx, s.env, readyURL, s.program, args...)
+	first, err := s.startDev(ctx, plain)
 	if err != nil {
 		return nil, err
 	}
 	first.stop()
-	second, err := startChild(ctx, s.env, readyURL, s.program, args...)
+	second, err := s.startDev(ctx, plain)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +100,59 @@ func (s *starter) dev(ctx context.Context, plain bool) (*service, error) {
 		first:    first.started,
 		second:   second.started,
 	})
+}
+
+func (s *starter) startDev(ctx context.Context, plain bool) (*child, error) {
+	args := []string{"dev", "--no-profile", "--data", s.data(), "--listen", "127.0.0.1:0"}
+	if plain {
+		args = append(args, "--http")
+	}
+	return startChild(ctx, s.env, readyURL, s.program, args...)
+}
+
+// data is the directory that `ehsm dev` makes: domain, simulated machine, store,
+// audit trail, certificate.
+func (s *starter) data(names ...string) string {
+	return filepath.Join(append([]string{s.dir, "data"}, names...)...)
+}
+
+// split starts core and manager, which are beside the command line, on the data
+// that `ehsm dev` has made. The two talk over a unix socket.
+func (s *starter) split(ctx context.Context) (*service, error) {
+	first, err := s.startDev(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	first.stop()
+	socket := "unix:" + filepath.Join(s.dir, "core.sock")
+	core, err := s.startBeside(ctx, "ehsm-core", readyCore,
+		"EHSM_CORE_LISTEN="+socket,
+		"EHSM_CORE_DOMAIN="+s.data("domain"),
+		"EHSM_CORE_SIM="+s.data("sim"))
+	if err != nil {
+		return nil, err
+	}
+	kms, err := s.startBeside(ctx, "ehsm-kms", readyURL,
+		"EHSM_KMS_LISTEN=127.0.0.1:0",
+		"EHSM_KMS_CORE="+socket,
+		"EHSM_KMS_DATABASE="+s.data("ehsm.db"),
+		"EHSM_KMS_AUDIT="+s.data("audit"),
+		"EHSM_KMS_TLS_CERT="+s.data("tls", "cert.pem"),
+		"EHSM_KMS_TLS_KEY="+s.data("tls", "key.pem"))
+	if err != nil {
+		core.stop()
+		return nil, err
+	}
+	return s.settled(ctx, &service{
+		url:      kms.url,
+		children: []*child{core, kms},
+		second:   core.started + kms.started, // one after the other
+	})
+}
+
+// startBeside starts a program of the directory that the command line is in.
+func (s *starter) startBeside(ctx context.Context, name string, ready func(string) (string, bool), settings ...string) (*child, error) {
+	return startChild(ctx, slices.Concat(s.env, settings), ready, filepath.Join(filepath.Dir(s.program), name))
 }
 
 // settled completes a service that has just become ready.

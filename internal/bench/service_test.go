@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,23 +27,23 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/bench/ceiling"
 )
 
-// TestMain is also the program that Run starts: with a command as its first
-// argument the test binary is a server.
+// TestMain is also the programs that Run starts: with a command as its first
+// argument, or under another name, the test binary is a server.
 func TestMain(m *testing.M) {
-	if len(os.Args) < 2 {
-		os.Exit(m.Run())
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	plain := os.Args[len(os.Args)-1] == "--http"
 	var err error
-	switch os.Args[1] {
-	case "bench-ceiling":
-		err = ServeCeiling(ctx, plain, os.Stdout)
-	case "dev":
-		err = serveFake(ctx, plain)
-	case "mute":
+	switch program := filepath.Base(os.Args[0]); {
+	case program == "ehsm-core":
+		fmt.Fprintln(os.Stderr, "ehsm-core: serves domain 1 on", os.Getenv("EHSM_CORE_LISTEN"))
 		<-ctx.Done()
+	case program == "ehsm-kms" && os.Getenv("EHSM_KMS_LISTEN") == "127.0.0.1:0":
+		err = serveFake(ctx, "ehsm-kms: serves ", false)
+	case len(os.Args) > 1 && os.Args[1] == "bench-ceiling":
+		err = ServeCeiling(ctx, plain, os.Stdout)
+	case len(os.Args) > 1 && os.Args[1] == "dev":
+		err = serveFake(ctx, "  url:         ", plain)
 	default:
 		os.Exit(m.Run())
 	}
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-func serveFake(ctx context.Context, plain bool) error {
+func serveFake(ctx context.Context, ready string, plain bool) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -60,14 +61,14 @@ func serveFake(ctx context.Context, plain bool) error {
 	f := newFake()
 	f.refuseAfter, _ = strconv.Atoi(os.Getenv("REFUSE_AFTER"))
 	if plain {
-		fmt.Printf("ready\n  url:         http://%s\n  data: none\n", ln.Addr())
+		fmt.Printf("starting\n%shttp://%s\nmore\n", ready, ln.Addr())
 		return ceiling.Serve(ctx, ln, nil, f)
 	}
 	cert, err := selfSigned()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("ready\n  url:         https://%s\n  data: none\n", ln.Addr())
+	fmt.Printf("starting\n%shttps://%s\nmore\n", ready, ln.Addr())
 	return ceiling.Serve(ctx, ln, cert, f)
 }
 
