@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if len(args) > 0 {
 		return usage(args, stdout, stderr)
 	}
+	config.TuneCollector(getenv)
 	settings, err := config.LoadKMS(getenv)
 	if err == nil {
 		err = start(ctx, settings, stderr)

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ehsm-kms/ehsm/client/ehsm"
+	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
 )
 
@@ -70,6 +71,7 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 		f.data = filepath.Join(state, "ehsm")
 	}
 	a.warn("simulated TEE: keys are protected by file permissions only; do not put real keys here")
+	config.TuneCollector(a.getenv)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
 	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log})
 	if err != nil {
