@@ -53,6 +53,7 @@ func actions() map[string]*action {
 		{name: "DeleteKey", mutates: true, run: (*request).deleteKey, storage: "deleteKey failed", members: []member{keyid}},
 		{name: "DeleteAllKey", mutates: true, run: (*request).deleteAllKey, storage: "deleteALLKey failed"},
 	}
+	table = append(table, secretActions()...)
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
 		byName[a.name] = a
@@ -99,7 +100,7 @@ func (x *request) fitsMutation(v canon.Value) bool {
 		return false
 	}
 	for _, a := range x.core.actions {
-		if a.mutates && (v.Kind() == canon.Object || !a.cryptographic) {
+		if a.mutates && (v.Kind() == canon.Object || !a.cryptographic) && couldFit(v, a.members) {
 			if _, err := validate(v, a.members, true); err == nil {
 				return true
 			}

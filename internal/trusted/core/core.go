@@ -34,6 +34,7 @@ import (
 type Limits struct {
 	Apps             int // opened app records; default 16384
 	Keys             int // opened key records, and as many opened key versions; default 65536
+	Secrets          int // opened records of secrets, and as many of their versions, each up to 12 KiB; default 4096
 	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
 	Replays          int // requests remembered in total; default 2,097,152
 	Seen             int // changed records whose newest revision is remembered; default 262144
@@ -49,6 +50,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	set(&l.Apps, 16, 16384)
 	set(&l.Keys, 16, 65536)
+	set(&l.Secrets, 16, 4096)
 	set(&l.ReplaysPerTenant, 1024, 3<<19)
 	set(&l.Replays, 1024, 2<<20)
 	set(&l.Seen, 1024, 262144)
@@ -83,6 +85,8 @@ type Core struct {
 	apps     *cache[*openApp]
 	cmks     *cache[record.Key]
 	versions *cache[*openVersion]
+	secrets  *cache[record.Secret]
+	values   *cache[sealedValue]
 	stranger *openApp // stands in for unknown tenants, so that they cost the same
 	buffers  sync.Pool
 }
@@ -108,6 +112,8 @@ func New(cfg Config) (*Core, error) {
 	c.apps = newCache[*openApp](l.Apps, c.seen)
 	c.cmks = newCache[record.Key](l.Keys, c.seen)
 	c.versions = newCache[*openVersion](l.Keys, c.seen)
+	c.secrets = newCache[record.Secret](l.Secrets, c.seen)
+	c.values = newCache[sealedValue](l.Secrets, c.seen)
 	var err error
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err

@@ -14,13 +14,15 @@ import (
 type memberKind uint8
 
 const (
-	_           memberKind = iota
-	kindText               // string of min..max UTF-16 units
-	kindBase64             // string of min..max characters that is standard base64
-	kindUUID               // lower-case UUID
-	kindInteger            // JSON number without fraction, min..max
-	kindName               // one of names
-	kindAny                // anything; the action looks at it
+	_            memberKind = iota
+	kindText                // string of min..max UTF-16 units
+	kindBase64              // string of min..max characters that is standard base64
+	kindUUID                // lower-case UUID
+	kindInteger             // JSON number without fraction, min..max
+	kindName                // one of names
+	kindInterval            // string of 1 to 4 digits and one of d, h, m, s
+	kindForce               // boolean or its text
+	kindAny                 // anything; the action looks at it
 )
 
 // A member is one payload member of an action.
@@ -50,7 +52,7 @@ func validate(v canon.Value, members []member, strict bool) (payload, error) {
 	}
 	if strict {
 		for name := range v.Members() {
-			if !known(members, name) {
+			if !known(members, name) { // check: strict-payload
 				return p, bad(fmt.Sprintf("Parameter invalid, The %s type is incorrect.", name), "unknown member")
 			}
 		}
@@ -104,6 +106,11 @@ func (p payload) check(m *member) error {
 		return nil
 	case kindInteger:
 		return m.checkInteger(v)
+	case kindForce:
+		if !isForce(v) {
+			return bad("The forceDelete must be true or false", "invalid member")
+		}
+		return nil
 	case kindName:
 		if v.Kind() != canon.String || !slices.Contains(m.names, v.Text()) {
 			return m.invalid("type is incorrect.")
@@ -114,6 +121,23 @@ func (p payload) check(m *member) error {
 		return m.invalid("must be of string type.")
 	}
 	return m.checkText(v.Text())
+}
+
+// couldFit reports whether v has all required members and none that are unknown.
+// It is the cheap half of a strict validate.
+func couldFit(v canon.Value, members []member) bool {
+	for name := range v.Members() {
+		if !known(members, name) {
+			return false
+		}
+	}
+	p := payload{v, members}
+	for i := range members {
+		if w, err := p.find(&members[i]); err != nil || empty(w) && !members[i].optional {
+			return false
+		}
+	}
+	return true
 }
 
 func empty(v canon.Value) bool {
@@ -147,6 +171,10 @@ func (m *member) checkText(s string) error {
 		}
 	case kindUUID:
 		if !isKeyID(s) {
+			return m.invalid("format wrong.")
+		}
+	case kindInterval:
+		if !isInterval(s) {
 			return m.invalid("format wrong.")
 		}
 	}

@@ -9,10 +9,14 @@ import (
 
 // Sweep implements wire.Core. It marks as deleted those of the named keys that
 // belong to an earlier generation than their app, and does nothing else: no
-// signature is needed, as the app record says already that they are deleted.
+// signature is needed, as the app record says already that they are deleted. One
+// that names a secret is a purge instead.
 func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 	if len(s.Keys) > wire.SweepStep {
 		return nil, fmt.Errorf("sweep: %w", ErrLimit)
+	}
+	if s.Secret.ID.Type != 0 {
+		return c.purge(s), nil
 	}
 	x := &request{
 		core: c, now: c.clock.micros(), tenant: s.App.ID.Tenant,
