@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,14 +63,14 @@ func (o Options) withDefaults() Options {
 // that must not lose them pass a context that does not end; a core that does
 // not answer ends the call after CallTimeout.
 type Client struct {
-	network, address string
-	opts             Options
-	stop             context.CancelFunc
-	keepers          sync.WaitGroup
-	slots            []atomic.Pointer[session] // nil: not connected
-	next             atomic.Uint32             // slot of the next call
-	seconds          atomic.Int64              // since the start, roughly
-	waiters          sync.Pool                 // of *waiter
+	dial    func(context.Context) (net.Conn, error)
+	opts    Options
+	stop    context.CancelFunc
+	keepers sync.WaitGroup
+	slots   []atomic.Pointer[session] // nil: not connected
+	next    atomic.Uint32             // slot of the next call
+	seconds atomic.Int64              // since the start, roughly
+	waiters sync.Pool                 // of *waiter
 
 	mu       sync.Mutex
 	instance wire.UUID // of the newest connection
@@ -92,9 +93,16 @@ func Dial(ctx context.Context, addr string, opts Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return start(ctx, opts, func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	})
+}
+
+// start connects by dial.
+func start(ctx context.Context, opts Options, dial func(context.Context) (net.Conn, error)) (*Client, error) {
 	opts = opts.withDefaults()
 	c := &Client{
-		network: network, address: address, opts: opts,
+		dial: dial, opts: opts,
 		slots: make([]atomic.Pointer[session], opts.Connections), pending: map[uint64]pending{},
 	}
 	first, err := c.connect(ctx)

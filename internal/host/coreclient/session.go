@@ -63,7 +63,7 @@ func (c *Client) waiter() *waiter {
 func (c *Client) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	nc, err := new(net.Dialer).DialContext(ctx, c.network, c.address)
+	nc, err := c.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -71,7 +71,7 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 	s.changed.L = &s.mu
 	if s.info, err = s.greet(ctx); err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("%w: greet %s: %w", ErrUnreachable, c.address, err)
+		return nil, fmt.Errorf("%w: greet it: %w", ErrUnreachable, err)
 	}
 	c.adopt(s.info)
 	return s, nil
