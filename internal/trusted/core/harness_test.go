@@ -98,7 +98,11 @@ func newHost(t testing.TB) (*host, domain) {
 
 // host starts a host with one core.
 func (d domain) host(t testing.TB, l Limits) *host {
-	h := &host{t: t, now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), rows: map[wire.RecordID]wire.Write{}, replays: map[wire.Tag]bool{}}
+	return d.hostAt(t, l, time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC))
+}
+
+func (d domain) hostAt(t testing.TB, l Limits, now time.Time) *host {
+	h := &host{t: t, now: now, rows: map[wire.RecordID]wire.Write{}, replays: map[wire.Tag]bool{}}
 	h.cores = []*Core{d.start(t, h, l)}
 	return h
 }
