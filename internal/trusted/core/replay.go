@@ -75,9 +75,6 @@ func (r *replays) admit(tenant wire.UUID, tag wire.Tag, timestamp, now int64) ad
 	if !r.room(t, now) { // check: replay-bound
 		return overflow
 	}
-	if timestamp < t.floor { // check+: new-floor: this request has no entry among those just dropped
-		return tooOld
-	}
 	b := t.buckets[number]
 	if b == nil {
 		b = &tagSet{}
