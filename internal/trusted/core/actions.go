@@ -32,12 +32,19 @@ func (a *action) storageError() *refusal {
 func actions() map[string]*action {
 	keyid := keyIDMember("keyid")
 	aad := base64Member("aad", maxBase64).opt()
+	// Which keys need these is known only when the key is.
+	paddings := paddingNames()
+	padding := member{name: "padding_mode", kind: kindName, names: paddings, optional: true}
+	messageType := member{name: "message_type", kind: kindName, names: messageTypeNames(), optional: true}
+	digest := member{name: "digest_mode", kind: kindName, names: digestNames(), optional: true}
+	message := base64Member("message", maxBase64)
 	table := []*action{
 		{name: "CreateKey", cryptographic: true, mutates: true, run: (*request).createKey, storage: "create cmk failed", members: []member{
 			{name: "keyspec", also: []string{"Keyspec"}, kind: kindName, names: primitive.SpecNames()},
 			{name: "origin", kind: kindName, names: []string{originInternal, originExternal}},
 			// A missing or wrong usage is not a validation error: createKey refuses it.
 			{name: "keyusage", kind: kindAny, optional: true},
+			{name: "padding_modes", kind: kindNames, names: paddings[1:], optional: true},
 		}},
 		{name: "Encrypt", cryptographic: true, run: (*request).encrypt, members: []member{
 			keyid, base64Member("plaintext", maxBase64), aad}},
@@ -47,6 +54,18 @@ func actions() map[string]*action {
 			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
 		{name: "GenerateDataKeyWithoutPlaintext", cryptographic: true, run: (*request).generateDataKeyBlind, members: []member{
 			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
+		{name: "AsymmetricEncrypt", cryptographic: true, run: (*request).asymmetricEncrypt, members: []member{
+			keyid, base64Member("plaintext", maxBase64), padding}},
+		{name: "AsymmetricDecrypt", cryptographic: true, run: (*request).asymmetricDecrypt, members: []member{
+			keyid, base64Member("ciphertext", maxBase64), padding}},
+		{name: "Sign", cryptographic: true, run: (*request).signMessage, members: []member{
+			keyid, message, messageType, digest, padding}},
+		{name: "Verify", cryptographic: true, run: (*request).verifyMessage, members: []member{
+			keyid, message, messageType, digest, padding, base64Member("signature", maxBase64)}},
+		{name: "ExportDataKey", cryptographic: true, run: (*request).exportDataKey, members: []member{
+			keyid, textMember("olddatakey_base").or("olddatakey", "old_data_key"),
+			textMember("ukeyid").opt(), textMember("upubkey").opt(), aad, padding}},
+		{name: "GetPublicKey", cryptographic: true, run: (*request).getPublicKey, members: []member{keyid}},
 		{name: "ListKey", run: (*request).listKey, storage: "listKey failed"},
 		{name: "EnableKey", mutates: true, run: (*request).enableKey, storage: "enableKey failed", members: []member{keyid}},
 		{name: "DisableKey", mutates: true, run: (*request).disableKey, storage: "disableKey failed", members: []member{keyid}},

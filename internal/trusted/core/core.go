@@ -38,6 +38,7 @@ type Limits struct {
 	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
 	Replays          int // requests remembered in total; default 2,097,152
 	Seen             int // changed records whose newest revision is remembered; default 262144
+	Failures         int // keys whose failed PKCS#1 v1.5 decryptions of a minute are counted; default 16384
 	Pending          int // answers whose writes are being stored; default 4096
 }
 
@@ -54,6 +55,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ReplaysPerTenant, 1024, 3<<19)
 	set(&l.Replays, 1024, 2<<20)
 	set(&l.Seen, 1024, 262144)
+	set(&l.Failures, 1024, 16384)
 	set(&l.Pending, 16, 4096)
 	return l
 }
@@ -79,16 +81,18 @@ type Core struct {
 	chain   *audit.Chain
 	actions map[string]*action
 
-	seen     *seen
-	replays  *replays
-	pending  *pending
-	apps     *cache[*openApp]
-	cmks     *cache[record.Key]
-	versions *cache[*openVersion]
-	secrets  *cache[record.Secret]
-	values   *cache[sealedValue]
-	stranger *openApp // stands in for unknown tenants, so that they cost the same
-	buffers  sync.Pool
+	seen       *seen
+	replays    *replays
+	pending    *pending
+	apps       *cache[*openApp]
+	cmks       *cache[record.Key]
+	versions   *cache[*openVersion]
+	secrets    *cache[record.Secret]
+	values     *cache[sealedValue]
+	generators *generators
+	failures   *failures
+	stranger   *openApp // stands in for unknown tenants, so that they cost the same
+	buffers    sync.Pool
 }
 
 // New starts a core. It is a new instance, with an audit chain of its own.
@@ -103,11 +107,13 @@ func New(cfg Config) (*Core, error) {
 	window := cfg.Genesis.Window().Milliseconds()
 	c := &Core{
 		keys: cfg.Keys, genesis: cfg.Genesis, window: window,
-		clock:   newClock(cfg.Clock, cfg.Genesis.Created),
-		seen:    newSeen(l.Seen),
-		replays: newReplays(l.ReplaysPerTenant, l.Replays, window),
-		pending: newPending(l.Pending),
-		actions: actions(),
+		clock:      newClock(cfg.Clock, cfg.Genesis.Created),
+		seen:       newSeen(l.Seen),
+		replays:    newReplays(l.ReplaysPerTenant, l.Replays, window),
+		pending:    newPending(l.Pending),
+		actions:    actions(),
+		generators: newGenerators(),
+		failures:   newFailures(l.Failures),
 	}
 	c.apps = newCache[*openApp](l.Apps, c.seen)
 	c.cmks = newCache[record.Key](l.Keys, c.seen)
@@ -202,6 +208,7 @@ type openVersion struct {
 	record.KeyVersion
 	digest    [32]byte
 	symmetric *primitive.Symmetric // of a symmetric spec
+	private   *primitive.Private   // of any other spec
 }
 
 // request is one call on its way through the core.

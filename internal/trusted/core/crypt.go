@@ -113,6 +113,10 @@ func (x *request) unprotect(ciphertext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return x.openWith(k, ciphertext)
+}
+
+func (x *request) openWith(k *cached[record.Key], ciphertext []byte) ([]byte, error) {
 	_, version, ok := primitive.PeekVersion(ciphertext)
 	if !ok {
 		version = k.value.Primary

@@ -4,7 +4,7 @@ package core
 // do private-key operations. A server of a stream runs them beside the others.
 func Expensive(action string) bool {
 	switch action {
-	case "CreateKey", "AsymmetricDecrypt", "Sign", "ExportDataKey", "GetParametersForImport", "ImportKeyMaterial":
+	case "CreateKey", "AsymmetricDecrypt", "Sign", "Verify", "ExportDataKey", "GetParametersForImport", "ImportKeyMaterial":
 		return true
 	}
 	return false

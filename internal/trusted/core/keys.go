@@ -28,14 +28,18 @@ func (x *request) createKey() (result, error) {
 	if !usable(spec, usage) { // check: spec-usage
 		return result{}, errServer("key usage")
 	}
+	paddings, err := x.newPaddings(spec, usage)
+	if err != nil {
+		return result{}, err
+	}
 	now := x.millis()
 	k := record.Key{
-		Spec: spec, Usage: usage, Origin: record.Internal, State: record.Active,
+		Spec: spec, Usage: usage, Origin: record.Internal, State: record.Active, Paddings: paddings,
 		Created: now, Modified: now, Generation: x.app.value.Generation,
 	}
 	id := wire.NewUUID()
 	if x.payload.text("origin") == originExternal {
-		if !spec.Symmetric() { // check+: importable: usable admits symmetric specs only
+		if !spec.Symmetric() { // check: importable
 			return result{}, errServer("key cannot be imported")
 		}
 		k.Origin, k.State = record.External, record.PreActivation
@@ -51,18 +55,21 @@ func (x *request) createKey() (result, error) {
 
 // usable reports whether keys of a spec exist with a usage.
 func usable(s primitive.Spec, u record.Usage) bool {
-	if s.Symmetric() {
+	switch {
+	case s.Symmetric():
 		return u == record.EncryptDecrypt
+	case s == primitive.HMAC:
+		return u == record.SignVerify
 	}
-	return false
+	return s.Asymmetric() && (u == record.EncryptDecrypt || u == record.SignVerify)
 }
 
 // firstVersion makes the material of a new key and adds its record to the
 // writes.
 func (x *request) firstVersion(id wire.UUID, k *record.Key) error {
-	material, err := primitive.NewMaterial(k.Spec)
+	material, err := x.core.generators.material(k.Spec)
 	if err != nil {
-		return errServer("key generation")
+		return err
 	}
 	return x.writeVersion(id, k, 1, material)
 }

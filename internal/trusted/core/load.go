@@ -1,7 +1,6 @@
 package core
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
@@ -251,9 +250,11 @@ func (c *Core) openVersion(h record.Header, sealed []byte) (*openVersion, error)
 		return nil, err
 	}
 	o := &openVersion{KeyVersion: v, digest: record.VersionDigest(h.ID, v, material)}
-	if !v.Spec.Symmetric() {
-		return nil, fmt.Errorf("%w: spec %s has no use here", record.ErrOpen, v.Spec)
+	if v.Spec.Symmetric() {
+		o.symmetric, err = primitive.NewSymmetric(v.Spec, material, h.ID.ID, h.ID.Version)
+		return o, err
 	}
-	o.symmetric, err = primitive.NewSymmetric(v.Spec, material, h.ID.ID, h.ID.Version)
+	o.private, err = primitive.OpenPrivate(v.Spec, material)
+	material.Zero() // what was parsed of it has its own copy
 	return o, err
 }

@@ -20,6 +20,7 @@ const (
 	kindUUID                // lower-case UUID
 	kindInteger             // JSON number without fraction, min..max
 	kindName                // one of names
+	kindNames               // array of names
 	kindInterval            // string of 1 to 4 digits and one of d, h, m, s
 	kindForce               // boolean or its text
 	kindAny                 // anything; the action looks at it
@@ -99,7 +100,7 @@ func (p payload) check(m *member) error {
 		if m.optional {
 			return nil
 		}
-		return bad(fmt.Sprintf("Missing required parameters, The %s cannot be empty.", m.name), "missing member")
+		return errEmpty(m.name)
 	}
 	switch m.kind {
 	case kindAny:
@@ -116,6 +117,8 @@ func (p payload) check(m *member) error {
 			return m.invalid("type is incorrect.")
 		}
 		return nil
+	case kindNames:
+		return m.checkNames(v)
 	}
 	if v.Kind() != canon.String {
 		return m.invalid("must be of string type.")
@@ -153,6 +156,18 @@ func (m *member) checkInteger(v canon.Value) error {
 		return m.invalid(fmt.Sprintf("value must be less than or equal to %d.", m.max))
 	case n < float64(m.min):
 		return m.invalid(fmt.Sprintf("value must be greater than or equal to %d.", m.min))
+	}
+	return nil
+}
+
+func (m *member) checkNames(v canon.Value) error {
+	if v.Kind() != canon.Array {
+		return m.invalid("type is incorrect.")
+	}
+	for i := range v.Len() {
+		if e := v.Elem(i); e.Kind() != canon.String || !slices.Contains(m.names, e.Text()) {
+			return m.invalid("type is incorrect.")
+		}
 	}
 	return nil
 }
@@ -242,6 +257,15 @@ func (p payload) bytes(name string) []byte {
 	return b
 }
 
+// names returns the elements of an array of names, nil if absent.
+func (p payload) names(name string) (names []string) {
+	v := p.get(name)
+	for i := range v.Len() {
+		names = append(names, v.Elem(i).Text())
+	}
+	return names
+}
+
 // integer returns an integer member, 0 if absent.
 func (p payload) integer(name string) int { return int(p.get(name).Number()) }
 
@@ -258,8 +282,34 @@ func keyIDMember(name string) member {
 	return member{name: name, kind: kindUUID, min: 36, max: 36}
 }
 
+// textMember is arbitrary text of up to maxBase64 UTF-16 units.
+func textMember(name string) member {
+	return member{name: name, kind: kindText, min: 1, max: maxBase64}
+}
+
 func base64Member(name string, limit int) member {
 	return member{name: name, kind: kindBase64, min: 1, max: limit}
+}
+
+// paddingNames lists the paddings, PaddingNone first, and the spellings that only
+// the documentation of old has.
+func paddingNames() []string {
+	return []string{
+		primitive.PaddingNone.String(),
+		primitive.PaddingPKCS1.String(), primitive.PaddingPSS.String(), primitive.PaddingOAEP.String(),
+		"EH_PAD_RSA_PKCS1", "EH_PAD_RSA_PKCS1_PSS", "EH_PAD_RSA_PKCS1_OAEP",
+	}
+}
+
+func messageTypeNames() []string {
+	return []string{primitive.MessageRaw.String(), primitive.MessageDigest.String()}
+}
+
+func digestNames() []string {
+	return []string{
+		primitive.SHA224.String(), primitive.SHA256.String(), primitive.SHA384.String(), primitive.SHA512.String(),
+		primitive.SM3.String(),
+	}
 }
 
 func (m member) opt() member {

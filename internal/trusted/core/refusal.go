@@ -26,10 +26,15 @@ const (
 const (
 	textSuccess    = "success!"
 	textSuccessful = "successful"
+	textTooMany    = "Too many requests."
 	textDecryption = "Decryption failed, Please confirm that your parameters are correct."
 )
 
-func bad(message, reason string) *refusal { return &refusal{codeBad, message, reason} }
+func bad(message, reason string) *refusal { return refuse(codeBad, message, reason) }
+
+func refuse(code int, message, reason string) *refusal {
+	return &refusal{code: code, message: message, reason: reason}
+}
 
 // Refusals that do not depend on the request's content.
 func errMissing() *refusal     { return bad("Missing required parameters", "missing parameters") }
@@ -45,16 +50,29 @@ func errDisabled() *refusal    { return bad("keyid is disabled", "key disabled")
 func errExpired() *refusal     { return bad("keyid expire", "key expired") }
 func errDecryption() *refusal  { return bad(textDecryption, "decryption failed") }
 
-func errAPI() *refusal     { return &refusal{codeUnknown, "API Not Found", "unknown action"} }
-func errTooMany() *refusal { return &refusal{codeTooMany, "Too many requests.", "too many requests"} }
+// errPKCS1 is errDecryption with a reason of its own, as it tells of an attack.
+func errPKCS1() *refusal { return bad(textDecryption, "PKCS#1 v1.5 decryption failed") }
+
+// errEmpty refuses the lack of a member.
+func errEmpty(name string) *refusal {
+	return bad("Missing required parameters, The "+name+" cannot be empty.", "missing member")
+}
+
+func errAPI() *refusal     { return refuse(codeUnknown, "API Not Found", "unknown action") }
+func errTooMany() *refusal { return refuse(codeTooMany, textTooMany, "too many requests") }
+
+// errFailures refuses PKCS#1 v1.5 decryptions of a key after too many failures.
+func errFailures() *refusal {
+	return refuse(codeTooMany, textTooMany, "too many PKCS#1 v1.5 failures")
+}
 
 // errServer is the contract's answer to an operation that does not fit the key.
-func errServer(reason string) *refusal { return &refusal{codeInternal, "Server exception.", reason} }
+func errServer(reason string) *refusal { return refuse(codeInternal, "Server exception.", reason) }
 
 // errInternal is the answer to what should not happen: a record that does not
 // open, a stale one, a failure of our own.
 func errInternal(reason string) *refusal {
-	return &refusal{codeInternal, "Server internal error, please contact the administrator.", reason}
+	return refuse(codeInternal, "Server internal error, please contact the administrator.", reason)
 }
 
 // asRefusal finds the refusal in err; anything uncoded stays inside.

@@ -96,6 +96,10 @@ func (o object) integer(name string, n int64) object {
 	return strconv.AppendInt(o.key(name), n, 10)
 }
 
+func (o object) boolean(name string, v bool) object {
+	return strconv.AppendBool(o.key(name), v)
+}
+
 func (o object) end() []byte {
 	if len(o) == 0 {
 		return []byte("{}")

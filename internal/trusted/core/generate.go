@@ -1,0 +1,45 @@
+package core
+
+import (
+	"runtime"
+	"sync/atomic"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+)
+
+// maxWaiting is how many requests may wait for their turn to generate an RSA
+// key; further ones are refused. A turn takes up to seconds.
+const maxWaiting = 64
+
+// generators make key material. RSA keys take tenths of a second to seconds of a
+// processor each, so no more are made at once than leave a processor for all
+// other requests.
+type generators struct {
+	generate func(primitive.Spec) (secret.Bytes, error)
+	turns    chan struct{}
+	inside   atomic.Int64 // requests that wait or generate
+}
+
+// newGenerators lets GOMAXPROCS-1 RSA keys be made at once, but at least one.
+func newGenerators() *generators {
+	n := max(1, runtime.GOMAXPROCS(0)-1)
+	return &generators{generate: primitive.NewMaterial, turns: make(chan struct{}, n)}
+}
+
+// material makes the material of a new key.
+func (g *generators) material(spec primitive.Spec) (secret.Bytes, error) {
+	if spec.RSA() {
+		defer g.inside.Add(-1)
+		if g.inside.Add(1) > int64(cap(g.turns)+maxWaiting) {
+			return secret.Bytes{}, errTooMany()
+		}
+		g.turns <- struct{}{}
+		defer func() { <-g.turns }()
+	}
+	m, err := g.generate(spec)
+	if err != nil {
+		return secret.Bytes{}, errServer("key generation")
+	}
+	return m, nil
+}
