@@ -31,6 +31,7 @@ var rules = []struct {
 	{"internal/bench", []string{"api", "client/ehsm", "internal/bench"}},
 	{"internal/config", []string{"internal/config"}},
 	{"internal/wire", []string{"api", "internal/wire"}},
+	{"internal/attest", []string{"api", "internal/wire", "internal/attest"}},
 	{"internal/host", []string{"api", "internal/wire", "internal/config", "internal/host"}},
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
 	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted"}},
