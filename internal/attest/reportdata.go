@@ -1,0 +1,56 @@
+package attest
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+)
+
+// A Use is what REPORTDATA stands for. Each has a label of its own, so that
+// evidence made for one use is refused for every other.
+// Registry: docs/formats.md#reportdata.
+type Use string
+
+// The registry of uses. Labels are never changed or given another meaning.
+const (
+	// UseChannel binds a TLS channel between two TEEs. Fields: role, TLS
+	// exporter, the peer's nonce, SHA-256 of the own SPKI, SHA-256 of the own
+	// HPKE public key, protocol version.
+	UseChannel Use = "ehsm/reportdata-channel/v1\x00"
+	// UseInstance binds the HPKE key of a core to a client's challenge. Fields:
+	// role, challenge, instance id, HPKE public key.
+	UseInstance Use = "ehsm/reportdata-instance/v1\x00"
+)
+
+// Uses lists the registry.
+func Uses() []Use { return []Use{UseChannel, UseInstance} }
+
+// ReportData returns the REPORTDATA of a use: SHA-512 over label, domain id and
+// fields, each after its length in four bytes. No caller chooses the bytes that
+// the platform signs, and every use binds the domain.
+func ReportData(use Use, domain [32]byte, fields ...[]byte) (out [64]byte) {
+	h := sha512.New()
+	for _, f := range append([][]byte{[]byte(use), domain[:]}, fields...) {
+		var size [4]byte
+		binary.BigEndian.PutUint32(size[:], uint32(len(f)))
+		h.Write(size[:])
+		h.Write(f)
+	}
+	h.Sum(out[:0])
+	return out
+}
+
+// nativeLabel starts what the second half of a native quote's REPORTDATA hashes.
+const nativeLabel = "ehsm-native-quote/v1"
+
+// NativeReportData returns the REPORTDATA of a GenerateQuote answer: SHA-256 of
+// the caller's challenge, then SHA-256 of label, domain id and the core
+// instance's HPKE public key. It equals no ReportData but by chance (2^-256 for
+// a caller that tries many challenges, as half of it cannot be chosen).
+func NativeReportData(challenge []byte, domain [32]byte, hpkeKey []byte) (out [64]byte) {
+	first := sha256.Sum256(challenge)
+	second := sha256.Sum256(append(append([]byte(nativeLabel), domain[:]...), hpkeKey...))
+	copy(out[:32], first[:])
+	copy(out[32:], second[:])
+	return out
+}
