@@ -62,6 +62,14 @@ type target struct {
 // the service is stopped and its output looked through.
 func newTarget(t testing.TB, kind string) *target {
 	t.Helper()
+	g := prepare(t, kind)
+	g.start(t)
+	return g
+}
+
+// prepare is newTarget without the start.
+func prepare(t testing.TB, kind string) *target {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "ehsm-e2e-*") // short: paths of unix sockets are limited
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +89,6 @@ func newTarget(t testing.TB, kind string) *target {
 			t.Fatalf("stop ehsm dev: %v", err)
 		}
 	}
-	g.start(t)
 	return g
 }
 
