@@ -74,6 +74,9 @@ func (a *app) encrypt(ctx context.Context, f cryptFlags) error {
 		}
 		return a.finish(f, "ciphertext", ct, base64.StdEncoding.EncodeToString(ct)+"\n")
 	}
+	if (f.out == "" || f.out == stdio) && isTerminal(a.stdout) {
+		return withHint(usagef("an envelope is binary and not for a terminal"), "write it to a file with -o")
+	}
 	whole := a.progress("encrypt", io.MultiReader(bytes.NewReader(head), in), size)
 	return a.stream(f, func(dst io.Writer) error {
 		w, err := client.Envelope(f.keyID, []byte(f.aad)).Encrypt(ctx, dst)

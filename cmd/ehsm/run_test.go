@@ -232,3 +232,21 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("decrypt: left %v", left)
 	}
 }
+
+// An envelope would only upset a terminal; base64 may go there.
+func TestEncryptToTerminal(t *testing.T) {
+	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	env := home(t)
+	_, stop := startDev(t, env)
+	defer stop()
+	key := ehsmOK(t, env, "key", "create")
+	for input, want := range map[string]int{"hello": exitOK, "": exitUsage, strings.Repeat("x", 7000): exitUsage} {
+		if code := run(t.Context(), []string{"encrypt", "--key", key}, env, strings.NewReader(input), tty, io.Discard); code != want {
+			t.Errorf("encrypt of %d bytes to a terminal: exit %d, want %d", len(input), code, want)
+		}
+	}
+}
