@@ -126,7 +126,8 @@ func (c *Client) Version(ctx context.Context) (api.GetVersionResult, error) {
 }
 
 // Enroll makes a new tenant where the operator allows anyone to. The manager, on
-// the host, sees the API key pass. Use With to call for the new tenant.
+// the host, sees the API key pass. Use With to call for the new tenant. A failure
+// of the connection may leave a tenant behind that nobody can use.
 func (c *Client) Enroll(ctx context.Context) (Credentials, error) {
 	var res api.EnrollResult
 	if err := c.call(ctx, api.Enroll, false, nil, &res); err != nil {
