@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -85,16 +87,30 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestOpenReadOnly(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("permissions do not bind root; TestOpenRefuses and TestFailures have the same error from elsewhere")
-	}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
+	asNobody(t)
 	if _, err := Open(dir, Options{}); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("Open: got %v, want no permission", err)
 	}
+}
+
+// asNobody makes file permissions bind the rest of the test, also as root, by
+// taking the file system rights from its thread, which ends with the test.
+func asNobody(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := os.Chmod(filepath.Dir(t.TempDir()), 0o755); err != nil { // parent of all its directories
+		t.Fatal(err)
+	}
+	const root, nobody = 0, 65534
+	runtime.LockOSThread() // and never unlocked: the thread is not used again
+	syscall.RawSyscall(syscall.SYS_SETFSUID, nobody, 0, 0)
+	t.Cleanup(func() { syscall.RawSyscall(syscall.SYS_SETFSUID, root, 0, 0) })
 }
 
 // Writing to a file that is gone succeeds as far as the kernel is concerned.

@@ -378,27 +378,6 @@ func TestPeekVersionRefuses(t *testing.T) {
 	}
 }
 
-// allocs is what Encrypt and Decrypt of AES-GCM may allocate: the block, the
-// AEAD, the result.
-func TestAllocations(t *testing.T) {
-	s := newSymmetric(t, AESGCM256)
-	c, err := s.Encrypt(nil, make([]byte, 32), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if raceEnabled {
-		t.Skip("the race detector empties pools at random")
-	}
-	for name, f := range map[string]func(){
-		"Encrypt": func() { s.Encrypt(nil, c[:32], nil) },
-		"Decrypt": func() { s.Decrypt(nil, c, nil) },
-	} {
-		if n := testing.AllocsPerRun(100, f); n > 4 {
-			t.Errorf("%s allocates %v times, want at most 4", name, n)
-		}
-	}
-}
-
 // FuzzDecrypt gives Decrypt hostile ciphertexts. Whatever opens must be exactly
 // what encrypting its plaintext under its own random field gives.
 func FuzzDecrypt(f *testing.F) {

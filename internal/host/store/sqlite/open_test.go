@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
@@ -174,16 +176,16 @@ func TestOpenRefused(t *testing.T) {
 			}
 		}, fs.ErrNotExist, "no such file or directory"},
 		{"directory without permission", func(t *testing.T, path string) {
-			notRoot(t)
 			if err := os.Chmod(filepath.Dir(path), 0o500); err != nil {
 				t.Fatal(err)
 			}
+			asNobody(t)
 		}, fs.ErrPermission, "permission denied"},
 		{"file without permission", func(t *testing.T, path string) {
-			notRoot(t)
-			if err := os.WriteFile(path, nil, 0o400); err != nil {
+			if err := errors.Join(os.WriteFile(path, nil, 0o400), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
 				t.Fatal(err)
 			}
+			asNobody(t)
 		}, fs.ErrPermission, "permission denied"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -211,11 +213,20 @@ func TestOpenRefused(t *testing.T) {
 	}
 }
 
-func notRoot(t *testing.T) {
+// asNobody makes file permissions bind the rest of the test, also as root, by
+// taking the file system rights from its thread, which ends with the test.
+func asNobody(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() == 0 {
-		t.Skip("root passes permission checks")
+	if os.Geteuid() != 0 {
+		return
 	}
+	if err := os.Chmod(filepath.Dir(t.TempDir()), 0o755); err != nil { // parent of all its directories
+		t.Fatal(err)
+	}
+	const root, nobody = 0, 65534
+	runtime.LockOSThread() // and never unlocked: the thread is not used again
+	syscall.RawSyscall(syscall.SYS_SETFSUID, nobody, 0, 0)
+	t.Cleanup(func() { syscall.RawSyscall(syscall.SYS_SETFSUID, root, 0, 0) })
 }
 
 // makeStore makes a store of n keys and closes it.
