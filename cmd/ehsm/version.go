@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +17,7 @@ func newVersion(a *app) *cobra.Command {
 		Example: "  ehsm version\n  ehsm version --server",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := ownVersion()
+			v := api.GetVersionResult{Version: api.Version, GitSHA: api.Commit()}
 			if server {
 				client, err := a.client()
 				if err != nil {
@@ -34,20 +33,4 @@ func newVersion(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&server, "server", false, "ask the service; only TLS vouches for the answer")
 	return cmd
-}
-
-// ownVersion is what the build recorded.
-func ownVersion() api.GetVersionResult {
-	v := api.GetVersionResult{Version: "(devel)"}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	v.Version = cmp.Or(info.Main.Version, v.Version)
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			v.GitSHA = s.Value
-		}
-	}
-	return v
 }
