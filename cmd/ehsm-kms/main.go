@@ -19,6 +19,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/config/yamlfile"
 	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
 	"github.com/ehsm-kms/ehsm/internal/host/coreclient"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
@@ -38,7 +39,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return usage(args, stdout, stderr)
 	}
 	config.TuneCollector(getenv)
-	settings, err := config.LoadKMS(getenv)
+	settings, err := load(getenv)
 	if err == nil {
 		err = start(ctx, settings, stderr)
 	}
@@ -49,10 +50,25 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 0
 }
 
+// load reads the settings: the environment, and behind it the file, if one is
+// named.
+func load(getenv func(string) string) (config.KMS, error) {
+	path := getenv(config.KMSFile)
+	if path == "" {
+		return config.LoadKMS(getenv)
+	}
+	values, err := yamlfile.Read(path, config.KMSKeys())
+	if err != nil {
+		return config.KMS{}, err
+	}
+	return config.LoadKMS(config.WithKMSFile(getenv, values))
+}
+
 func usage(args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "--help", "-h", "help":
-		fmt.Fprintf(stdout, "ehsm-kms serves the API of a domain, with the core, ehsm-core, behind it.\n\nSettings, all from the environment:\n%s", config.DescribeKMS())
+		fmt.Fprintf(stdout, "ehsm-kms serves the API of a domain, with the core, ehsm-core, behind it.\n\n"+
+			"Settings come from the environment or, where that has none, from the YAML file\nthat %s names; there they are in lower case without the\nprefix, as in listen: 0.0.0.0:9000\n\n%s", config.KMSFile, config.DescribeKMS())
 		return 0
 	case "--version", "version":
 		fmt.Fprintln(stdout, "ehsm-kms", api.Version, api.Commit())

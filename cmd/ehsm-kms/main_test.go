@@ -24,6 +24,10 @@ import (
 )
 
 func TestUsage(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kms.yaml")
+	if err := os.WriteFile(file, []byte("tls_cert: /nowhere\ntls_key: /nowhere\nlisten: 127.0.0.1:0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, row := range map[string]struct {
 		args           []string
 		env            map[string]string
@@ -35,6 +39,9 @@ func TestUsage(t *testing.T) {
 		"unknown argument": {[]string{"--listen"}, nil, 2, "", "hint: ehsm-kms --help"},
 		"no certificate":   {nil, nil, 1, "", "EHSM_KMS_TLS_CERT is not set"},
 		"certificate gone": {nil, map[string]string{"EHSM_KMS_TLS_CERT": "/nowhere", "EHSM_KMS_TLS_KEY": "/nowhere"}, 1, "", "read the TLS certificate"},
+		"from a file":      {nil, map[string]string{"EHSM_KMS_CONFIG": file}, 1, "", "read the TLS certificate: open /nowhere"},
+		"file and more":    {nil, map[string]string{"EHSM_KMS_CONFIG": file, "EHSM_KMS_TLS_CERT": "/elsewhere"}, 1, "", "open /elsewhere"},
+		"file gone":        {nil, map[string]string{"EHSM_KMS_CONFIG": file + "x"}, 1, "", "settings file"},
 		"core elsewhere":   {nil, map[string]string{"EHSM_KMS_CORE": "tcp:10.0.0.1:9"}, 1, "", "EHSM_KMS_CORE"},
 	} {
 		var stdout, stderr bytes.Buffer

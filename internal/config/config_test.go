@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,5 +81,30 @@ func TestHelpNamesEverySetting(t *testing.T) {
 		if !strings.Contains(DescribeCore()+DescribeKMS(), s.name) || s.meaning == "" {
 			t.Errorf("%s is not described", s.name)
 		}
+	}
+}
+
+func TestKMSFile(t *testing.T) {
+	keys := KMSKeys()
+	for _, want := range []string{"listen", "tls_key", "max_body", "idle_timeout"} {
+		if !slices.Contains(keys, want) {
+			t.Errorf("the file may not have %s", want)
+		}
+	}
+	for _, key := range keys {
+		if strings.Contains(key, "openssl") || strings.ToLower(key) != key {
+			t.Errorf("the file may have %s", key)
+		}
+	}
+	values := map[string]string{
+		"listen": "127.0.0.1:1", "max_body": "2048", "tls_cert": "/c", "tls_key": "/k", "ehsm_config_openssl_key": "no",
+	}
+	k, err := LoadKMS(WithKMSFile(env("EHSM_KMS_LISTEN", "127.0.0.1:2"), values))
+	if err != nil || k.Listen != "127.0.0.1:2" || k.MaxBody != 2048 || k.TLSKey != "/k" || k.CachedRows != 65536 {
+		t.Errorf("got %+v, %v", k, err)
+	}
+	values["max_body"] = "few"
+	if _, err := LoadKMS(WithKMSFile(env(), values)); !errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), "MAX_BODY") {
+		t.Errorf("wrong value: got %v", err)
 	}
 }
