@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
@@ -26,6 +27,11 @@ type exchange struct {
 	names names
 	named bool            // names is set
 	extra []wire.RecordID // records that the core asked for or has met others at
+	hints int             // how many of extra were asked for by earlier requests
+
+	written *wire.RecordID // version of the secret that the request has made
+	turn    *sync.Mutex    // it is alone among those that have met at a record
+	listing bool           // it has one of the relay's places for listings
 }
 
 // run asks the core until there is a reply. An error beside an answer is for
@@ -34,6 +40,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 	if len(x.call.Body) > 0 {
 		x.names, x.named = peek(x.call.Action, x.call.Body)
 	}
+	defer x.leave()
 	if err := x.refs(ctx); err != nil {
 		return nil, err
 	}
@@ -65,6 +72,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 				return nil, err
 			}
 			if outcome != wire.Conflict {
+				x.note(a.Writes)
 				last, wrong := x.done(last)
 				return last, errors.Join(err, wrong)
 			}
@@ -78,6 +86,16 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 	}
 }
 
+// leave gives back what the exchange holds.
+func (x *exchange) leave() {
+	if x.listing {
+		<-x.relay.listings
+	}
+	if x.turn != nil {
+		x.turn.Unlock()
+	}
+}
+
 // done takes the answer that carries the reply. A refused request may have been
 // refused before the core looked at all records, so only a success tells that
 // the core has opened them.
@@ -87,6 +105,7 @@ func (x *exchange) done(a *wire.Answer) (*wire.Answer, error) {
 	}
 	if a.Code == 200 {
 		x.relay.rows.opened(x.call.Records)
+		x.remember()
 	}
 	return a, nil
 }
@@ -105,6 +124,10 @@ func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
 	if a.NeedList == nil {
 		return nil
 	}
+	if !x.listing {
+		x.relay.listings <- struct{}{}
+		x.listing = true
+	}
 	rows, err := x.relay.store.List(ctx, *a.NeedList, wire.UUID{})
 	if err != nil {
 		return fmt.Errorf("list records: %w", err)
@@ -114,8 +137,13 @@ func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
 }
 
 // again prepares the repetition of a call whose writes met others. All rows
-// are read anew, the written ones included.
+// are read anew, the written ones included. Those of this process that have met
+// others at a record go on one after the other, so that each of them gets through.
 func (x *exchange) again(ctx context.Context, a *wire.Answer, attempt int) error {
+	if x.turn == nil {
+		x.turn = x.relay.turns.at(a.Writes)
+		x.turn.Lock()
+	}
 	for i := range a.Writes {
 		if w := &a.Writes[i]; w.Expected != 0 && len(x.extra) < wire.MaxRecords/2 {
 			x.want(w.ID)
@@ -143,15 +171,19 @@ func (x *exchange) refs(ctx context.Context) error {
 		return nil
 	}
 	n := &x.names
-	var room [1 + len(n.keys)]wire.RecordID
-	refs := make([]wire.Ref, 0, len(room)+n.n)
-	for i, id := range n.records(room[:0]) {
+	if n.hasSecret() {
+		x.extra = x.relay.hints.get(n.secretRecord())
+		x.hints = len(x.extra)
+	}
+	var room [1 + len(n.keys) + 1]wire.RecordID
+	refs := make([]wire.Ref, 0, 1+2*n.n+1+len(x.extra))
+	for i, id := range append(n.records(room[:0]), x.extra...) {
 		f, primary, ok := x.relay.rows.ref(id)
 		if !ok {
 			return x.fresh(ctx, false)
 		}
 		refs = append(refs, f)
-		if i == 0 {
+		if i == 0 || i > n.n {
 			continue
 		}
 		if id, ok := n.material(i-1, primary); ok {
@@ -181,14 +213,7 @@ func (x *exchange) fresh(ctx context.Context, all bool) error {
 	if err != nil {
 		return err
 	}
-	var versions []wire.RecordID
-	for i := range x.names.n {
-		id, ok := x.names.material(i, rows[1+i].Primary)
-		if ok && rows[1+i].Revision != 0 && !slices.Contains(ids, id) {
-			versions = append(versions, id)
-		}
-	}
-	more, err := x.relay.read(ctx, versions)
+	more, err := x.relay.read(ctx, x.versions(ids, rows))
 	if err != nil {
 		return err
 	}
@@ -198,6 +223,27 @@ func (x *exchange) fresh(ctx context.Context, all bool) error {
 	}
 	x.call.Records, x.call.Fresh = x.relay.rows.refs(rows, all), true
 	return nil
+}
+
+// versions names the key versions that go with the keys among rows, which have
+// the ids, apart from those that are among them already.
+func (x *exchange) versions(ids []wire.RecordID, rows []store.Row) (versions []wire.RecordID) {
+	for i := range rows {
+		row := &rows[i]
+		if row.Revision == 0 || row.ID.Type != wire.Key {
+			continue
+		}
+		id, ok := wire.RecordID{Type: wire.KeyVersion, Tenant: row.ID.Tenant, ID: row.ID.ID, Version: row.Primary}, row.Primary != 0
+		if i >= 1 && i <= x.names.n {
+			id, ok = x.names.material(i-1, row.Primary)
+		} else if len(ids)+len(versions) >= wire.MaxRecords {
+			continue // the request itself does not name this key
+		}
+		if ok && !slices.Contains(ids, id) {
+			versions = append(versions, id)
+		}
+	}
+	return versions
 }
 
 // read gets rows from the store, in the order asked.

@@ -24,6 +24,7 @@ type memStore struct {
 	rows    map[wire.RecordID]store.Row
 	replays map[wire.Replay]bool
 	sweeps  map[wire.UUID]bool
+	due     map[wire.RecordID]int64
 	reads   int // calls of Get and List
 
 	// Hooks, nil or called without the lock.
@@ -37,6 +38,7 @@ type memStore struct {
 func newMemStore() *memStore {
 	return &memStore{
 		rows: map[wire.RecordID]store.Row{}, replays: map[wire.Replay]bool{}, sweeps: map[wire.UUID]bool{},
+		due: map[wire.RecordID]int64{},
 	}
 }
 
@@ -61,13 +63,21 @@ func (s *memStore) List(_ context.Context, q wire.Query, after wire.UUID) ([]sto
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
+	if err := store.CheckQuery(q); err != nil {
+		return nil, err
+	}
 	var rows []store.Row
 	for id, row := range s.rows {
-		if id.Type == q.Type && id.Tenant == q.Tenant && !row.Hidden && bytes.Compare(id.ID[:], after[:]) > 0 {
+		if id.Type != q.Type || id.Tenant != q.Tenant || row.Hidden {
+			continue
+		}
+		if q.ID != (wire.UUID{}) && id.ID == q.ID && id.Version > q.After || q.ID == (wire.UUID{}) && bytes.Compare(id.ID[:], after[:]) > 0 {
 			rows = append(rows, row)
 		}
 	}
-	slices.SortFunc(rows, func(a, b store.Row) int { return bytes.Compare(a.ID.ID[:], b.ID.ID[:]) })
+	slices.SortFunc(rows, func(a, b store.Row) int {
+		return cmp.Or(bytes.Compare(a.ID.ID[:], b.ID.ID[:]), cmp.Compare(a.ID.Version, b.ID.Version))
+	})
 	return rows[:min(len(rows), q.Limit)], nil
 }
 
@@ -97,11 +107,18 @@ func (s *memStore) apply(c store.Change) error {
 		return store.ErrReplayed
 	}
 	for _, w := range c.Writes {
-		if s.rows[w.ID].Revision != w.Expected {
+		if !w.Remove && s.rows[w.ID].Revision != w.Expected {
 			return store.ErrConflict
 		}
 	}
 	for _, w := range c.Writes {
+		if w.Remove {
+			s.remove(w)
+			continue
+		}
+		if delete(s.due, w.ID); w.Due != 0 {
+			s.due[w.ID] = w.Due
+		}
 		s.rows[w.ID] = store.Row{
 			ID: w.ID, Revision: w.Revision, Tag: w.Tag(), Primary: w.Primary, Hidden: w.Hidden,
 			Sealed: bytes.Clone(w.Sealed),
@@ -114,6 +131,27 @@ func (s *memStore) apply(c store.Change) error {
 		s.replays[*c.Replay] = true
 	}
 	return nil
+}
+
+// remove carries out a removal. The caller must hold s.mu.
+func (s *memStore) remove(w wire.Write) {
+	for id := range s.rows {
+		all := store.RemovesAll(w) && id.Type == w.ID.Type && id.Tenant == w.ID.Tenant && id.ID == w.ID.ID
+		if id == w.ID || all {
+			delete(s.rows, id)
+		}
+	}
+}
+
+func (s *memStore) Due(_ context.Context, now int64, limit int) (ids []wire.RecordID, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range s.due {
+		if at <= now && len(ids) < limit {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 func (s *memStore) Sweeps(context.Context) ([]wire.UUID, error) {
@@ -342,11 +380,11 @@ func (c *fakeCore) Resolve(ctx context.Context, r wire.Resolve) (*wire.Answer, e
 	switch r.Outcome {
 	case wire.Stored:
 		for _, w := range writes {
-			if w.Revision > c.held[w.ID].revision {
+			if !w.Remove && w.Revision > c.held[w.ID].revision {
 				c.held[w.ID] = opened{w.Revision, binary.BigEndian.Uint64(w.Sealed)}
 			}
 		}
-		return c.final(200, fmt.Sprint(binary.BigEndian.Uint64(writes[0].Sealed))), nil
+		return c.final(200, fmt.Sprint(binary.BigEndian.Uint64(writes[len(writes)-1].Sealed))), nil
 	case wire.Conflict:
 		return &wire.Answer{Kind: wire.Final, Audit: c.audit(false)}, nil
 	case wire.Replayed:
@@ -360,6 +398,9 @@ func (c *fakeCore) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sweeps++
+	if s.Secret.ID.Type != 0 {
+		return c.purge(&s.Secret), nil
+	}
 	if s.App.Sealed == nil || len(s.Keys) > wire.SweepStep {
 		c.t.Errorf("sweep of %d keys, app with bytes: %v", len(s.Keys), s.App.Sealed != nil)
 	}
@@ -380,6 +421,26 @@ func (c *fakeCore) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error)
 		c.pending[c.handle] = a.Writes
 	}
 	return a, nil
+}
+
+// purge takes a secret away, unless its value is odd.
+func (c *fakeCore) purge(f *wire.Ref) *wire.Answer {
+	value, ok := unseal(f)
+	if !ok {
+		c.t.Errorf("secret %v does not open", f.ID)
+	}
+	if value%2 == 1 {
+		a := c.final(500, "not due")
+		return a
+	}
+	c.handle++
+	versions := wire.RecordID{Type: wire.SecretVersion, Tenant: f.ID.Tenant, ID: f.ID.ID}
+	a := &wire.Answer{Kind: wire.Pending, Handle: c.handle, Audit: c.audit(true), Writes: []wire.Write{
+		{ID: versions, Remove: true},
+		{ID: f.ID, Expected: f.Revision, Revision: f.Revision + 1, Hidden: true, Sealed: seal(f.ID, f.Revision+1, value)},
+	}}
+	c.pending[c.handle] = a.Writes
+	return a
 }
 
 func (c *fakeCore) Checkpoint(context.Context) (*wire.Answer, error) {

@@ -12,8 +12,9 @@ import (
 // which rows to fetch: a wrong guess costs a round trip, never a decision.
 type names struct {
 	tenant wire.UUID
-	keys   [2]key // keyid and ukeyid
-	n      int    // how many of keys are set
+	keys   [3]key    // keyid, ukeyid and encryptionKeyId
+	secret wire.UUID // ID of the record that secretName names; zero: none
+	n      int       // how many of keys are set
 }
 
 // A key is a CMK that a request names.
@@ -40,13 +41,21 @@ func peek(action string, body []byte) (n names, ok bool) {
 	if id, err := wire.ParseUUID(payload.Get("ukeyid").Text()); err == nil {
 		n.add(key{id: id})
 	}
+	if id, err := wire.ParseUUID(payload.Get("encryptionKeyId").Text()); err == nil {
+		n.add(key{id: id})
+	}
+	if name := payload.Get("secretName").Text(); name != "" {
+		n.secret = wire.SecretID(n.tenant, name)
+	}
 	return n, true
 }
 
 // add takes a key, unless it is there already.
 func (n *names) add(k key) {
-	if n.n > 0 && n.keys[0].id == k.id {
-		return
+	for _, have := range n.keys[:n.n] {
+		if have.id == k.id {
+			return
+		}
 	}
 	n.keys[n.n] = k
 	n.n++
@@ -92,13 +101,24 @@ func messageVersion(text string, id wire.UUID) uint32 {
 	return binary.BigEndian.Uint32(head[17:])
 }
 
-// records lists what the request names apart from key versions.
+// records lists what the request names apart from key versions: the app, the
+// keys, the secret.
 func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	dst = append(dst, wire.RecordID{Type: wire.App, Tenant: n.tenant, ID: n.tenant})
 	for _, k := range n.keys[:n.n] {
 		dst = append(dst, wire.RecordID{Type: wire.Key, Tenant: n.tenant, ID: k.id})
 	}
+	if n.hasSecret() {
+		dst = append(dst, n.secretRecord())
+	}
 	return dst
+}
+
+// hasSecret reports whether the request names a secret.
+func (n *names) hasSecret() bool { return n.secret != (wire.UUID{}) }
+
+func (n *names) secretRecord() wire.RecordID {
+	return wire.RecordID{Type: wire.Secret, Tenant: n.tenant, ID: n.secret}
 }
 
 // material names the key version that the request needs of its key i, whose

@@ -38,6 +38,10 @@ func TestPeek(t *testing.T) {
 		"format unknown":       {"Decrypt", fmt.Sprintf(`{"keyid":"%s","ciphertext":"%s"}`, keyID, head(2, keyID, 3)), one(0)},
 		"of another key":       {"Decrypt", fmt.Sprintf(`{"keyid":"%s","ciphertext":"%s"}`, keyID, head(1, other, 3)), one(0)},
 		"too short":            {"Decrypt", fmt.Sprintf(`{"keyid":"%s","ciphertext":"%s"}`, keyID, head(1, keyID, 3)[:27]), one(0)},
+		"key of a secret":      {"CreateSecret", fmt.Sprintf(`{"secretName":"n","encryptionKeyId":"%s"}`, keyID), one(0)},
+		"three times the same": {"X", fmt.Sprintf(`{"keyid":"%[1]s","ukeyid":"%[1]s","encryptionKeyId":"%[1]s"}`, keyID), one(0)},
+		"three keys": {"X", fmt.Sprintf(`{"keyid":"%s","ukeyid":"%s","encryptionKeyId":"%s"}`, keyID, other, tenant),
+			[]key{{keyID, 0}, {other, 0}, {tenant, 0}}},
 		"no base64":            {"Decrypt", fmt.Sprintf(`{"keyid":"%s","ciphertext":"*%s"}`, keyID, head(1, keyID, 3)), one(0)},
 		"ciphertext no text":   {"Decrypt", fmt.Sprintf(`{"keyid":"%s","ciphertext":[1]}`, keyID), one(0)},
 		"export, Go's name":    {"ExportDataKey", fmt.Sprintf(`{"keyid":"%s","olddatakey_base":"%s"}`, keyID, head(1, keyID, 4)), one(4)},
@@ -65,8 +69,12 @@ func FuzzPeek(f *testing.F) {
 	f.Add("ExportDataKey", body(1))
 	f.Fuzz(func(t *testing.T, action string, body []byte) {
 		n, ok := peek(action, body)
-		if ok && len(n.records(nil)) != 1+n.n {
-			t.Errorf("got %d records for %d keys", len(n.records(nil)), n.n)
+		want := 1 + n.n
+		if n.hasSecret() {
+			want++
+		}
+		if ok && len(n.records(nil)) != want {
+			t.Errorf("got %d records, want %d", len(n.records(nil)), want)
 		}
 	})
 }

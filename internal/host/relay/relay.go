@@ -31,10 +31,14 @@ type Store interface {
 }
 
 // A Sweeps remembers which tenants have a bulk change to be carried over to
-// their keys. It is the part of a store that Run needs besides Store.
+// their keys, and which secrets are to be purged when. It is the part of a store
+// that Run needs besides Store.
 type Sweeps interface {
 	Sweeps(ctx context.Context) ([]wire.UUID, error)
 	EndSweep(ctx context.Context, tenant wire.UUID) error
+	// Due returns at most limit secrets that are due at a time in Unix
+	// milliseconds, those first that have been due for longest.
+	Due(ctx context.Context, now int64, limit int) ([]wire.RecordID, error)
 	// PruneReplays drops replay entries that ended before a time in Unix
 	// milliseconds, and returns how many.
 	PruneReplays(ctx context.Context, before int64) (int, error)
@@ -85,6 +89,10 @@ const (
 	maxAttempts = 8 // how often a change may meet another one
 )
 
+// maxListings is how many listings may be under way at once; more wait. One may
+// take 64 MiB here and as much in the core.
+const maxListings = 4
+
 // A Relay is safe for concurrent use.
 type Relay struct {
 	core  wire.Core
@@ -95,7 +103,11 @@ type Relay struct {
 	inside  atomic.Int64  // requests being served
 	entries atomic.Uint64 // audit entries since the start, without checkpoints
 	rows    *rowCache
+	hints   *hints
 	sweeps  *sweepQueue
+	turns   turns
+
+	listings chan struct{} // one entry for each listing under way
 }
 
 // New returns a relay between core, st and sink.
@@ -103,7 +115,8 @@ func New(core wire.Core, st Store, sink Sink, opts Options) *Relay {
 	opts = opts.withDefaults()
 	return &Relay{
 		core: core, store: st, sink: sink, opts: opts,
-		rows: newRowCache(opts.CachedRows), sweeps: newSweepQueue(),
+		rows: newRowCache(opts.CachedRows), hints: newHints(opts.CachedRows / 16), sweeps: newSweepQueue(),
+		listings: make(chan struct{}, maxListings),
 	}
 }
 

@@ -13,34 +13,38 @@ import (
 const (
 	checkpointPeriod = time.Second // the longest run of entries without a signature
 	prunePeriod      = time.Minute
+	purgePeriod      = time.Minute
 	checkpointTime   = 5 * time.Second // the longest that one may take
 )
 
 // Run does the work that no request waits for, until ctx ends: it has the audit
-// chain signed, drops replay entries that have ended and carries bulk changes
-// over to single keys. It signs the chain once more before it returns.
+// chain signed, drops replay entries that have ended, carries bulk changes over
+// to single keys and has secrets purged that are due. It signs the chain once more before it returns.
 func (r *Relay) Run(ctx context.Context, st Sweeps) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.runSweeps(ctx, st) })
 	wg.Go(func() {
-		r.every(ctx, prunePeriod, "replay entries not pruned", func(ctx context.Context) error {
+		r.every(ctx, 0, purgePeriod, "secrets not purged", func(ctx context.Context) error { return r.purgeDue(ctx, st) })
+	})
+	wg.Go(func() {
+		r.every(ctx, prunePeriod, prunePeriod, "replay entries not pruned", func(ctx context.Context) error {
 			_, err := st.PruneReplays(ctx, time.Now().UnixMilli())
 			return err
 		})
 	})
 	signed := uint64(0)
 	checkpoint := func(ctx context.Context) error { return r.checkpoint(ctx, &signed) }
-	r.every(ctx, checkpointPeriod, "audit chain not signed", checkpoint)
+	r.every(ctx, checkpointPeriod, checkpointPeriod, "audit chain not signed", checkpoint)
 	wg.Wait()
 	if err := checkpoint(ctx); err != nil {
 		r.opts.Log.ErrorContext(ctx, "audit chain not signed at the end", "err", err)
 	}
 }
 
-// every calls f once a period until ctx ends. Of errors in a row, the first is
-// logged and the end.
-func (r *Relay) every(ctx context.Context, period time.Duration, trouble string, f func(context.Context) error) {
-	t := time.NewTicker(period)
+// every calls f after a first wait, and then once a period until ctx ends. Of
+// errors in a row, the first is logged and the end.
+func (r *Relay) every(ctx context.Context, first, period time.Duration, trouble string, f func(context.Context) error) {
+	t := time.NewTimer(first)
 	defer t.Stop()
 	failing := false
 	for {
@@ -48,6 +52,7 @@ func (r *Relay) every(ctx context.Context, period time.Duration, trouble string,
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			t.Reset(period)
 		}
 		err := f(ctx)
 		switch {

@@ -95,6 +95,9 @@ func (r *Relay) look(ctx context.Context, writes []wire.Write) (stored bool, err
 		rows, err := r.read(ctx, ids)
 		if err == nil {
 			for i, row := range rows {
+				if writes[i].Remove {
+					continue // it says nothing: there may have been no such record
+				}
 				if row.Revision == writes[i].Revision && row.Tag == writes[i].Tag() {
 					return true, nil
 				}
@@ -114,6 +117,9 @@ func (r *Relay) look(ctx context.Context, writes []wire.Write) (stored bool, err
 func (r *Relay) written(writes []wire.Write) {
 	for i := range writes {
 		w := &writes[i]
+		if w.Remove {
+			continue // the cache may keep it: nothing names it any more
+		}
 		r.rows.put(store.Row{
 			ID: w.ID, Revision: w.Revision, Tag: w.Tag(), Primary: w.Primary, Hidden: w.Hidden,
 			Sealed: bytes.Clone(w.Sealed),

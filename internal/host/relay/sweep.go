@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -188,7 +189,11 @@ func (r *Relay) sweepStep(ctx context.Context, s *wire.Sweep, last bool) (change
 	}
 	switch a.Kind {
 	case wire.Final:
-		return 0, false, r.record(ctx, &a.Audit)
+		err := r.record(ctx, &a.Audit)
+		if a.Code >= 400 {
+			err = errors.Join(fmt.Errorf("core refuses a step with code %d", a.Code), err)
+		}
+		return 0, false, err
 	case wire.Pending:
 		_, outcome, err := r.settle(ctx, a, last)
 		switch {

@@ -1,0 +1,57 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// purgePage is how many secrets are looked up at once.
+const purgePage = 500
+
+// purgeDue has the secrets purged whose planned deletion is due. One that cannot
+// be purged does not keep others; it is offered again the next time.
+func (r *Relay) purgeDue(ctx context.Context, st Sweeps) error {
+	for {
+		due, err := st.Due(ctx, time.Now().UnixMilli(), purgePage)
+		if err != nil {
+			return fmt.Errorf("list secrets to be purged: %w", err)
+		}
+		purged, failed := 0, error(nil)
+		for _, id := range due {
+			if ctx.Err() != nil {
+				return nil
+			}
+			done, err := r.purge(ctx, id)
+			if done {
+				purged++
+			} else if err != nil && failed == nil {
+				failed = fmt.Errorf("purge %s of tenant %s: %w", id, id.Tenant, err)
+			}
+		}
+		if purged > 0 {
+			r.opts.Log.InfoContext(ctx, "secrets purged", "number", purged)
+		}
+		if purged == 0 || len(due) < purgePage {
+			return failed
+		}
+	}
+}
+
+// purge has one secret purged. It is not done if there is nothing to purge.
+func (r *Relay) purge(ctx context.Context, id wire.RecordID) (done bool, err error) {
+	for attempt := 1; ; attempt++ {
+		rows, err := r.read(ctx, []wire.RecordID{id})
+		if err != nil || rows[0].Revision == 0 {
+			return false, err
+		}
+		s := &wire.Sweep{RequestID: "purge", Secret: sealedRef(&rows[0])}
+		changed, again, err := r.sweepStep(ctx, s, attempt == maxAttempts)
+		if err != nil || !again {
+			return changed > 0, err
+		}
+		pause(attempt)
+	}
+}
