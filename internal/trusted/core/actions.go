@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/ehsm-kms/ehsm/api/canon"
@@ -17,6 +18,7 @@ type action struct {
 	members       []member
 	run           func(*request) (result, error)
 	storage       string // message when the store fails, "" for the general one
+	storageCode   int    // with it, 0: 400
 }
 
 // storageError is the refusal of an action whose writes were not stored.
@@ -24,7 +26,7 @@ func (a *action) storageError() *refusal {
 	if a.storage == "" {
 		return errInternal("not stored")
 	}
-	return bad(a.storage, "not stored")
+	return refuse(cmp.Or(a.storageCode, codeBad), a.storage, "not stored")
 }
 
 // actions is the whole signed API on one screen. Members are checked in the
@@ -66,6 +68,16 @@ func actions() map[string]*action {
 			keyid, textMember("olddatakey_base").or("olddatakey", "old_data_key"),
 			textMember("ukeyid").opt(), textMember("upubkey").opt(), aad, padding}},
 		{name: "GetPublicKey", cryptographic: true, run: (*request).getPublicKey, members: []member{keyid}},
+		{name: "GetParametersForImport", cryptographic: true, mutates: true, run: (*request).getParametersForImport,
+			storage: textParameters, storageCode: codeInternal, members: []member{
+				keyid, {name: "keyspec", also: []string{"Keyspec"}, kind: kindName, names: primitive.SpecNames()}}},
+		{name: "ImportKeyMaterial", cryptographic: true, mutates: true, run: (*request).importKeyMaterial,
+			storage: textImport, storageCode: codeInternal, members: []member{
+				keyid, {name: "padding_mode", kind: kindName, names: paddings}, base64Member("key_material", maxBase64),
+				// A missing token is refused like any other that is not genuine.
+				textMember("importToken").or("ImportToken", "import_token").opt(),
+				// Documented of old, and never of any effect.
+				{name: "KeyMaterialExpireUnix", kind: kindAny, optional: true}}},
 		{name: "ListKey", run: (*request).listKey, storage: "listKey failed"},
 		{name: "EnableKey", mutates: true, run: (*request).enableKey, storage: "enableKey failed", members: []member{keyid}},
 		{name: "DisableKey", mutates: true, run: (*request).disableKey, storage: "disableKey failed", members: []member{keyid}},

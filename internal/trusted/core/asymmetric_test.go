@@ -21,6 +21,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
+	"github.com/ehsm-kms/ehsm/internal/wire/trail"
 )
 
 type m = map[string]any
@@ -657,4 +658,24 @@ func TestKeyStatesOfAsymmetricKeys(t *testing.T) {
 	}
 	all("deleted", protects, 400, "keyid error")
 	all("deleted", processes, 400, "keyid error")
+}
+
+// reasons lists action, code and reason of each request in the trail.
+func reasons(t testing.TB, h *host) (rows []string) {
+	t.Helper()
+	for rest := h.frames; len(rest) > 0; {
+		f, more, err := trail.CutFrame(rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := trail.Parse(f.Entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == trail.Request {
+			rows = append(rows, fmt.Sprintf("%s %d %s", e.Action, e.Code, e.Reason))
+		}
+		rest = more
+	}
+	return rows
 }

@@ -38,6 +38,7 @@ type Limits struct {
 	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
 	Replays          int // requests remembered in total; default 2,097,152
 	Seen             int // changed records whose newest revision is remembered; default 262144
+	Sessions         int // opened import sessions; default 1024
 	Failures         int // keys whose failed PKCS#1 v1.5 decryptions of a minute are counted; default 16384
 	Pending          int // answers whose writes are being stored; default 4096
 }
@@ -55,6 +56,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ReplaysPerTenant, 1024, 3<<19)
 	set(&l.Replays, 1024, 2<<20)
 	set(&l.Seen, 1024, 262144)
+	set(&l.Sessions, 16, 1024)
 	set(&l.Failures, 1024, 16384)
 	set(&l.Pending, 16, 4096)
 	return l
@@ -89,6 +91,7 @@ type Core struct {
 	versions   *cache[*openVersion]
 	secrets    *cache[record.Secret]
 	values     *cache[sealedValue]
+	sessions   *cache[*openSession]
 	generators *generators
 	failures   *failures
 	stranger   *openApp // stands in for unknown tenants, so that they cost the same
@@ -117,6 +120,7 @@ func New(cfg Config) (*Core, error) {
 	}
 	c.apps = newCache[*openApp](l.Apps, c.seen)
 	c.cmks = newCache[record.Key](l.Keys, c.seen)
+	c.sessions = newCache[*openSession](l.Sessions, c.seen)
 	c.versions = newCache[*openVersion](l.Keys, c.seen)
 	c.secrets = newCache[record.Secret](l.Secrets, c.seen)
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
@@ -167,7 +171,7 @@ func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
 		x.takeBack()
 		return need.answer(), nil
 	}
-	if err != nil {
+	if err != nil && !asRefusal(err).stores {
 		x.writes, x.onStored = nil, nil
 	}
 	if x.pends() {

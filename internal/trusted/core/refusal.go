@@ -9,6 +9,7 @@ type refusal struct {
 	code    int
 	message string
 	reason  string
+	stores  bool // the writes of the request are stored all the same
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -24,10 +25,13 @@ const (
 
 // Messages of the envelope, as docs/api.md gives them, odd spelling included.
 const (
-	textSuccess    = "success!"
-	textSuccessful = "successful"
-	textTooMany    = "Too many requests."
-	textDecryption = "Decryption failed, Please confirm that your parameters are correct."
+	textSuccess      = "success!"
+	textSuccessful   = "successful"
+	textImport       = "ImportKeyMaterial failed."
+	textParameters   = "GetParametersForImport failed."
+	textTooMany      = "Too many requests."
+	textDecryption   = "Decryption failed, Please confirm that your parameters are correct."
+	textTokenExpired = `Token validity time is 24 hours. Try to send "GetParametersForImport" request again.`
 )
 
 func bad(message, reason string) *refusal { return refuse(codeBad, message, reason) }
@@ -68,6 +72,22 @@ func errFailures() *refusal {
 
 // errServer is the contract's answer to an operation that does not fit the key.
 func errServer(reason string) *refusal { return refuse(codeInternal, "Server exception.", reason) }
+
+// Refusals of the two import actions.
+func errParameters(reason string) *refusal {
+	return refuse(codeInternal, textParameters, reason)
+}
+func errImport(reason string) *refusal { return refuse(codeInternal, textImport, reason) }
+func errToken(reason string) *refusal  { return refuse(codeInternal, "ImportToken failed.", reason) }
+func errTokenExpired() *refusal {
+	return refuse(codeInternal, textTokenExpired, "import token expired")
+}
+
+// errMaterial is the one refusal of material that does not unwrap, does not fit
+// or is not what the key has already.
+func errMaterial() *refusal {
+	return &refusal{codeInternal, "Import key failed.", "material refused", true}
+}
 
 // errInternal is the answer to what should not happen: a record that does not
 // open, a stale one, a failure of our own.
