@@ -1,0 +1,37 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// pythonGroups are the groups of python/drive.py for the actions of today.
+func pythonGroups() []string {
+	groups := []string{"service", "keys", "symmetric"}
+	if next {
+		groups = append(groups, "sm4", "asymmetric", "signatures", "export", "imports", "secrets")
+	}
+	return groups
+}
+
+// TestPython drives all actions with a client in Python, which was written from
+// the contract alone and signs as the existing Python client does.
+func TestPython(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Fatal("python3 is needed for this test: ", err) // no skip: users' clients are in Python
+	}
+	eachTarget(t, func(t *testing.T, g *target) {
+		args := append([]string{"-B", filepath.Join("python", "drive.py"), g.base() + "/ehsm", g.data("tls", "cert.pem")}, pythonGroups()...)
+		cmd := exec.CommandContext(t.Context(), python, args...)
+		cmd.Env, cmd.WaitDelay = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1"), time.Second
+		out, err := cmd.CombinedOutput()
+		t.Logf("drive.py:\n%s", out)
+		if err != nil {
+			t.Errorf("drive.py: %v", err)
+		}
+	})
+}
