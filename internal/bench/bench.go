@@ -282,6 +282,10 @@ func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, 
 		if err != nil {
 			return row, err
 		}
+		if len(r.service.pids) > 0 { // else the service is foreign as well
+			r.report.addForeign(&a)
+		}
+		r.report.addForeign(&b)
 		if row.add(&a, &b); row.Errors > 0 {
 			break
 		}

@@ -26,6 +26,29 @@ func cpuTime(pids []int) (total time.Duration, err error) {
 	return total, nil
 }
 
+// busyTime returns the CPU time of everything that runs on the machine, and what
+// its hypervisor gave to others. The kernel counts ticks of 10 ms.
+func busyTime() (time.Duration, error) {
+	text, err := os.ReadFile("/proc/stat") // proc(5): cpu user nice system idle iowait irq softirq steal ...
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	fields := bytes.Fields(line)
+	if len(fields) < 9 || string(fields[0]) != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	var ticks int64
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, err := strconv.ParseInt(string(fields[i]), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
 // residentSize returns the memory, in bytes, that the processes have in RAM
 // together, the pages of their programs included.
 func residentSize(pids []int) (total int64, err error) {

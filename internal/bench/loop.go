@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 )
@@ -24,6 +25,7 @@ type sample struct {
 	requests uint64
 	elapsed  time.Duration
 	cpu      time.Duration // of the server
+	foreign  time.Duration // CPU time of neither the server nor this process
 	latency  histogram
 	errors   int
 	firstErr error
@@ -95,24 +97,41 @@ type side struct {
 func (d *side) round(ctx context.Context, l limit) (total sample, err error) {
 	timeout := l.duration
 	if l.count > 0 {
-		timeout = 10 * time.Minute
+		timeout = maxDuration
 	}
-	cpu, err := cpuTime(d.pids)
+	before, err := d.readClocks()
 	if err != nil {
-		return total, fmt.Errorf("read CPU time of the server: %w", err)
+		return total, err
 	}
 	begin := time.Now()
 	samples := d.loop(ctx, begin.Add(timeout), l.count)
 	total.elapsed = time.Since(begin)
-	after, err := cpuTime(d.pids)
+	after, err := d.readClocks()
 	if err != nil {
-		return total, fmt.Errorf("read CPU time of the server: %w", err)
+		return total, err
 	}
-	total.cpu = after - cpu
+	total.cpu = after.server - before.server
+	total.foreign = max(after.busy-before.busy-(after.own-before.own)-total.cpu, 0)
 	for i := range samples {
 		total.add(&samples[i])
 	}
 	return total, ctx.Err()
+}
+
+// clocks are the CPU times that a round reads at its ends.
+type clocks struct{ server, own, busy time.Duration }
+
+func (d *side) readClocks() (c clocks, err error) {
+	if c.server, err = cpuTime(d.pids); err != nil {
+		return c, fmt.Errorf("read CPU time of the server: %w", err)
+	}
+	if c.own, err = cpuTime([]int{os.Getpid()}); err != nil {
+		return c, fmt.Errorf("read CPU time of the load generator: %w", err)
+	}
+	if c.busy, err = busyTime(); err != nil {
+		return c, fmt.Errorf("read CPU time of the machine: %w", err)
+	}
+	return c, nil
 }
 
 // add merges what one worker, or an earlier round, gave; times are not added.

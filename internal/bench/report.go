@@ -12,6 +12,10 @@ import (
 	"time"
 )
 
+// foreignLimit is the share of the processors above which a run is called
+// disturbed.
+const foreignLimit = 0.1
+
 // Report is what a run found; it encodes as JSON. Times are microseconds, sizes bytes; zero stands
 // for what was not measured.
 type Report struct {
@@ -27,7 +31,19 @@ type Report struct {
 	IdleBytes   int64   `json:"idleBytes"`   // in RAM before the first request
 	LoadedBytes int64   `json:"loadedBytes"` // in RAM, the most after a round
 
+	// Foreign is the share of the processors, 0 to 1, that other programs used
+	// in the worst round. CPU times suffer from it: caches are shared.
+	Foreign float64 `json:"foreign"`
+
 	Rows []Row `json:"rows"`
+}
+
+// addForeign takes what other programs used during a round, unless that is too
+// short for ticks of 10 ms.
+func (r *Report) addForeign(s *sample) {
+	if s.elapsed > 200*time.Millisecond {
+		r.Foreign = max(r.Foreign, s.foreign.Seconds()/s.elapsed.Seconds()/float64(r.CPUs))
+	}
 }
 
 // Row is one operation on a number of connections. Of CPU and Ratio it has the
@@ -176,6 +192,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	if r.LoadedBytes > 0 {
 		fmt.Fprintf(w, "memory in RAM: %s idle, %s under load\n", mebibytes(r.IdleBytes), mebibytes(r.LoadedBytes))
+	}
+	if r.Foreign > foreignLimit {
+		fmt.Fprintf(w, "DISTURBED: other programs used up to %.0f %% of the processors; measure again on a quiet machine\n", 100*r.Foreign)
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
