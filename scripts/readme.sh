@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 tmp=$(mktemp -d)
 pids=()
 stop() {
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	for pid in "${pids[@]}"; do kill -- "$pid" 2>/dev/null || true; done
 	wait 2>/dev/null || true
 	chmod -R u+w "$tmp" 2>/dev/null || true
 	rm -rf "$tmp"
