@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What takes longer than the gate may: kill loops, crash tests, long fuzzing,
+# known bad paths with many rounds. Prints what ran and how long it took.
+# EHSM_FUZZ_TIME sets the time of each fuzz target (default 60s).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/need.sh openssl:openssl curl:curl python3:python3
+run() {
+	local from=$SECONDS
+	echo "== $*"
+	"$@"
+	echo "== done in $((SECONDS - from)) s"
+}
+export EHSM_LONG=1
+run go test -count=1 -timeout 60m ./test/e2e
+run go test -count=1 -timeout 30m ./internal/host/store/sqlite
+run go test -count=1 -race -shuffle=on -timeout 60m ./internal/... ./api/... ./client/... ./cmd/...
+run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core
+run scripts/fuzz.sh "${EHSM_FUZZ_TIME:-60s}"
+echo "all long tests passed in $SECONDS s"
