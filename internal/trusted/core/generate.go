@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"runtime"
 	"sync/atomic"
 
@@ -27,7 +28,8 @@ func newGenerators() *generators {
 	return &generators{generate: primitive.NewMaterial, turns: make(chan struct{}, n)}
 }
 
-// material makes the material of a new key.
+// material makes the material of a new key. It returns a refusal if too many are
+// waiting; any other error is one of the machine.
 func (g *generators) material(spec primitive.Spec) (secret.Bytes, error) {
 	if spec.RSA() {
 		defer g.inside.Add(-1)
@@ -39,7 +41,7 @@ func (g *generators) material(spec primitive.Spec) (secret.Bytes, error) {
 	}
 	m, err := g.generate(spec)
 	if err != nil {
-		return secret.Bytes{}, errServer("key generation")
+		return secret.Bytes{}, fmt.Errorf("generate %s: %w", spec, err)
 	}
 	return m, nil
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"crypto/hmac"
 	"crypto/rand"
+	"errors"
 	"sync/atomic"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
@@ -86,23 +87,35 @@ func (x *request) getParametersForImport() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	keyPair, err := x.core.generators.material(spec)
+	keyPair, public, err := x.newKeyPair(spec)
 	if err != nil {
 		return result{}, err
-	}
-	private, err := primitive.OpenPrivate(spec, keyPair)
-	if err != nil {
-		return result{}, errParameters("key pair")
-	}
-	public, err := private.PublicPEM()
-	if err != nil {
-		return result{}, errParameters("public key")
 	}
 	token, err := x.openSession(k.id, last, spec, keyPair)
 	if err != nil {
 		return result{}, err
 	}
 	return result{textSuccess, object{}.text("pubkey", public).text("importToken", token.text()).end()}, nil
+}
+
+// newKeyPair makes the key pair of a session and returns its public half in PEM.
+func (x *request) newKeyPair(spec primitive.Spec) (secret.Bytes, string, error) {
+	keyPair, err := x.core.generators.material(spec)
+	if r := (*refusal)(nil); errors.As(err, &r) {
+		return keyPair, "", err
+	}
+	var private *primitive.Private
+	if err == nil {
+		private, err = primitive.OpenPrivate(spec, keyPair)
+	}
+	var public string
+	if err == nil {
+		public, err = private.PublicPEM()
+	}
+	if err != nil {
+		return secret.Bytes{}, "", errParameters("key pair")
+	}
+	return keyPair, public, nil
 }
 
 // openSession adds a new session to the writes and returns its token.

@@ -69,7 +69,7 @@ func usable(s primitive.Spec, u record.Usage) bool {
 func (x *request) firstVersion(id wire.UUID, k *record.Key) error {
 	material, err := x.core.generators.material(k.Spec)
 	if err != nil {
-		return err
+		return notRefusal(err, "key generation")
 	}
 	return x.writeVersion(id, k, 1, material)
 }
