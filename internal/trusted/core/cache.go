@@ -44,6 +44,14 @@ func (c *cache[V]) get(id wire.RecordID) *cached[V] {
 	return e
 }
 
+// newer returns the cached state if it is newer than a revision, or else nil.
+func (c *cache[V]) newer(id wire.RecordID, revision uint64) *cached[V] {
+	if e := c.get(id); e != nil && e.revision > revision {
+		return e
+	}
+	return nil
+}
+
 // put caches a state and takes note of it as seen. It reports false for one that
 // is older than, or rivals, a state that is cached or was seen. All of it happens
 // under the lock: a state that was superseded while it was being opened must not

@@ -301,7 +301,13 @@ func (x *request) suspend(res result, err error) *wire.Answer {
 
 // commit takes note of stored writes. It reports false if one of them cannot be
 // stored, as this core has accepted another state of the same revision.
+//
+// The caches come first: a call that meets a newer state than its own must find
+// it there, from the moment on that it is seen.
 func (x *request) commit() bool {
+	for _, f := range x.onStored {
+		f()
+	}
 	for _, w := range x.writes {
 		if w.Remove {
 			continue // another record says that it does not count
@@ -309,9 +315,6 @@ func (x *request) commit() bool {
 		if x.core.seen.accept(w.ID, w.Revision, w.Tag()) == rival {
 			return false
 		}
-	}
-	for _, f := range x.onStored {
-		f()
 	}
 	return true
 }

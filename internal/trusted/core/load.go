@@ -104,6 +104,9 @@ func openRef[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Hea
 		return nil, errInternal("record does not open")
 	}
 	if !c.put(ref.ID, ref.Revision, tag, v) { // check: revision-opened
+		if held := c.newer(ref.ID, ref.Revision); held != nil {
+			return held, nil // it came while this one was being opened
+		}
 		return nil, x.stale(ref.ID)
 	}
 	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
@@ -143,7 +146,7 @@ func openListed[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.
 	}
 	tag := wire.SealedTag(ref.Sealed)
 	if x.core.seen.accept(ref.ID, ref.Revision, tag) != newest { // check: revision-listed
-		if held := c.get(ref.ID); held != nil && held.revision > ref.Revision {
+		if held := c.newer(ref.ID, ref.Revision); held != nil {
 			return held, nil
 		}
 		return nil, errInternal("stale record")
