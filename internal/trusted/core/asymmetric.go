@@ -105,11 +105,9 @@ func (x *request) asymmetricDecrypt() (result, error) {
 		return result{}, err
 	}
 	oracle := k.value.Spec.RSA() && p == primitive.PaddingPKCS1
-	if oracle && !x.core.failures.settle(k.id, x.now, false) { // check+: pkcs1-before: spares the work; pkcs1-limit decides
-		return result{}, errFailures()
-	}
 	plaintext, err := key.Decrypt(x.payload.bytes("ciphertext"), p)
 	defer clear(plaintext)
+	// Only now, so that of requests under way none is told above the limit.
 	if oracle && !x.core.failures.settle(k.id, x.now, err != nil) { // check: pkcs1-limit
 		return result{}, errFailures()
 	}

@@ -30,9 +30,9 @@ func newFailures(limit int) *failures {
 }
 
 // settle counts a failure, if it is one, and reports whether its outcome may be
-// told. It asks for successes too, so that among requests that were on their way
-// when the limit was met none can be told from another. Where the table is full,
-// nothing of further keys is told. now is in Unix microseconds.
+// told. It is to be asked for successes too: above the limit they must look like
+// failures. Where the table is full, nothing of further keys is told. now is in
+// Unix microseconds.
 func (f *failures) settle(key wire.RecordID, now int64, failed bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -409,6 +409,15 @@ func TestImportRefusals(t *testing.T) {
 	want(t, "deleted key", c.do(0, "ImportKeyMaterial", good), 400, "keyid error")
 }
 
+// stranger is the public half of a key pair that nobody has.
+var stranger = sync.OnceValue(func() *rsa.PublicKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return &key.PublicKey
+})
+
 // badMaterial is what does not import, from every cause there is. The key has
 // the spec EH_AES_GCM_256.
 func badMaterial(t testing.TB, s importing) map[string]m {
@@ -417,14 +426,10 @@ func badMaterial(t testing.TB, s importing) map[string]m {
 	raw := func(b []byte) m { return with(ok, m{"key_material": b64(b)}) }
 	flipped := bytes.Clone(wrapped)
 	flipped[100] ^= 1
-	stranger, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
 	return map[string]m{
 		"OAEP opened as PKCS1": with(ok, m{"padding_mode": pkcs1}),
 		"PKCS1 opened as OAEP": with(s.payload(t, pkcs1, make([]byte, 32)), m{"padding_mode": oaep}),
-		"for another key pair": importing{s.keyid, &stranger.PublicKey, s.token}.payload(t, oaep, make([]byte, 32)),
+		"for another key pair": importing{s.keyid, stranger(), s.token}.payload(t, oaep, make([]byte, 32)),
 		"31 bytes":             s.payload(t, oaep, make([]byte, 31)),
 		"33 bytes":             s.payload(t, pkcs1, make([]byte, 33)),
 		"16 bytes":             s.payload(t, oaep, make([]byte, 16)),
