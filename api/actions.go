@@ -7,11 +7,15 @@ const (
 	MaxDataKey   = 1024
 )
 
-// CreateKeyRequest asks for a new key. All members are required.
+// CreateKeyRequest asks for a new key. All members but PaddingModes are required.
 type CreateKeyRequest struct {
 	KeySpec  KeySpec  `json:"keyspec"`
 	Origin   Origin   `json:"origin"`
 	KeyUsage KeyUsage `json:"keyusage"`
+
+	// PaddingModes are the only ones an RSA key admits; all that fit its usage if
+	// there are none. They cannot be changed later.
+	PaddingModes []PaddingMode `json:"padding_modes,omitempty"`
 }
 
 // CreateKeyResult names the new key by a lower-case UUID of 36 characters.
@@ -20,7 +24,7 @@ type CreateKeyResult struct {
 }
 
 // KeyRequest names the key for EnableKey, DisableKey and DeleteKey, whose
-// results are Empty.
+// results are Empty, and for GetPublicKey.
 type KeyRequest struct {
 	KeyID string `json:"keyid"`
 }

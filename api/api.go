@@ -19,12 +19,32 @@ const (
 	Decrypt                         = "Decrypt"
 	GenerateDataKey                 = "GenerateDataKey"
 	GenerateDataKeyWithoutPlaintext = "GenerateDataKeyWithoutPlaintext"
+	ExportDataKey                   = "ExportDataKey"
+
+	AsymmetricEncrypt = "AsymmetricEncrypt"
+	AsymmetricDecrypt = "AsymmetricDecrypt"
+	Sign              = "Sign"
+	Verify            = "Verify"
+	GetPublicKey      = "GetPublicKey"
+
+	GetParametersForImport = "GetParametersForImport"
+	ImportKeyMaterial      = "ImportKeyMaterial"
 
 	ListKey      = "ListKey"
 	EnableKey    = "EnableKey"
 	DisableKey   = "DisableKey"
 	DeleteKey    = "DeleteKey"
 	DeleteAllKey = "DeleteAllKey"
+
+	CreateSecret         = "CreateSecret"
+	UpdateSecretDesc     = "UpdateSecretDesc"
+	PutSecretValue       = "PutSecretValue"
+	GetSecretValue       = "GetSecretValue"
+	ListSecrets          = "ListSecrets"
+	ListSecretVersionIds = "ListSecretVersionIds"
+	DescribeSecret       = "DescribeSecret"
+	DeleteSecret         = "DeleteSecret"
+	RestoreSecret        = "RestoreSecret"
 
 	GetVersion = "GetVersion"
 	Enroll     = "Enroll"

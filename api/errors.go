@@ -31,9 +31,31 @@ const (
 	MessageKeyDisabled      = "keyid is disabled"
 	MessageKeyExpired       = "keyid expire"
 	MessageDecryptionFailed = "Decryption failed, Please confirm that your parameters are correct."
+	MessageExportFailed     = "Failed, Please confirm that your parameters are correct." // a data key does not open, or does not fit
+	MessageExportTarget     = "key invalid."                                             // no key to export a data key to
+	MessageImportToken      = "ImportToken failed."                                      // wrong, replaced, used, or failed too often
+	MessageImportExpired    = `Token validity time is 24 hours. Try to send "GetParametersForImport" request again.`
+	MessageImportFailed     = "Import key failed." // material that does not unwrap, does not fit, or is not what the key has
 	MessageEnrollFailed     = "enroll user info failed"
 	MessageException        = "Server exception."
 	MessageInternal         = "Server internal error, please contact the administrator."
+)
+
+// Texts of refusals of the actions on secrets. That of GetSecretValue for an
+// unknown secret has the name between its two parts.
+const (
+	MessageSecretExists           = "Secret name already exists, cannot use the same secret name"
+	MessageSecretUpdateUnknown    = "Cannot find secretName"
+	MessageSecretPutUnknown       = "Can not find secretName"
+	MessageSecretDeleteUnknown    = "Delete error, Can not find the secretName"
+	MessageSecretRestoreUnknown   = "Can not restore secret, the secretName not find."
+	MessageSecretGetUnknownBefore = "Can't find the "
+	MessageSecretGetUnknownAfter  = "'s value."
+	MessageSecretUpdateDeleted    = "Can not modify a deleted secret."
+	MessageSecretPutDeleted       = "Can not put value for a deleted secret."
+	MessageSecretKeyUnknown       = "Cannot find cmk by keyid."
+	MessageSecretNoDefaultKey     = "Cannot find default CMK."
+	MessageSecretRotation         = "The rotation time is less than 6 hours or more than 8760 hours"
 )
 
 // Error is a refusal by the service. Message is meant for the caller; it carries

@@ -51,6 +51,40 @@ const (
 	SignVerify     KeyUsage = "EH_KEYUSAGE_SIGN_VERIFY"
 )
 
+// MessageType says what the message of Sign and Verify is.
+type MessageType string
+
+// The types of a message. SM2 keys take both as the message; HMAC keys take
+// RawMessage only.
+const (
+	RawMessage    MessageType = "EH_RAW"    // the message, which the core hashes
+	DigestMessage MessageType = "EH_DIGEST" // its digest, of exactly the size of the DigestMode
+)
+
+// DigestMode names the hash of a signature.
+type DigestMode string
+
+// The digests. RSA keys refuse SM3, SM2 keys use it always, HMAC keys take
+// SHA256 only.
+const (
+	SHA224 DigestMode = "EH_SHA_224"
+	SHA256 DigestMode = "EH_SHA_256"
+	SHA384 DigestMode = "EH_SHA_384"
+	SHA512 DigestMode = "EH_SHA_512"
+	SM3    DigestMode = "EH_SM3"
+)
+
+// PaddingMode names the padding of an RSA operation. Other keys ignore it.
+type PaddingMode string
+
+// The paddings: PKCS1 (v1.5) is for both usages, PSS signs, OAEP encrypts.
+const (
+	NoPadding PaddingMode = "EH_PAD_NONE" // refused for RSA keys
+	PKCS1     PaddingMode = "EH_RSA_PKCS1"
+	PSS       PaddingMode = "EH_RSA_PKCS1_PSS"  // salt as long as the digest, MGF1 with the same digest
+	OAEP      PaddingMode = "EH_RSA_PKCS1_OAEP" // SHA-256, MGF1-SHA-256, empty label
+)
+
 // KeyState says whether a key is usable.
 type KeyState int
 
