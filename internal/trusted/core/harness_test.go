@@ -137,6 +137,9 @@ func (h *host) named(body []byte) []wire.RecordID {
 	if key, err := wire.ParseUUID(v.Get("payload").Get("keyid").Text()); err == nil {
 		ids = append(ids, wire.RecordID{Type: wire.Key, Tenant: tenant, ID: key}, wire.RecordID{Type: wire.KeyVersion, Tenant: tenant, ID: key, Version: 1})
 	}
+	if name := v.Get("payload").Get("secretName").Text(); name != "" {
+		ids = append(ids, wire.RecordID{Type: wire.Secret, Tenant: tenant, ID: wire.SecretID(tenant, name)})
+	}
 	return ids
 }
 
