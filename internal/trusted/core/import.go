@@ -221,7 +221,7 @@ func (x *request) takes(k *cached[record.Key], material secret.Bytes) bool {
 // material keeps it: takes has found it to be the same.
 func (x *request) storeMaterial(k *cached[record.Key], material secret.Bytes) error {
 	x.keyVersion = max(1, k.value.Primary)
-	if k.value.Primary != 0 { // check+: import-once: another version 1 would conflict with the stored one
+	if k.value.Primary != 0 { // check: import-once
 		return nil
 	}
 	next := k.value
