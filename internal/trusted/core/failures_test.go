@@ -3,6 +3,8 @@ package core
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,5 +119,38 @@ func TestFailuresBound(t *testing.T) {
 	}
 	if !f.settle(key(3), minuteMicros, true) {
 		t.Error("the next minute has no room")
+	}
+}
+
+// TestPKCS1FailuresInParallel has more failures under way at once than are told.
+func TestPKCS1FailuresInParallel(t *testing.T) {
+	h, _ := rsaHost(t)
+	h.now = h.now.Truncate(time.Minute)
+	c := h.enroll()
+	id := c.mustCreate("EH_RSA_2048", forCrypt)
+	bodies := make(chan []byte, maxPKCS1Failures+20)
+	for range cap(bodies) {
+		bodies <- c.body(m{"keyid": id, "ciphertext": b64(make([]byte, 256)), "padding_mode": pkcs1})
+	}
+	close(bodies)
+	var told, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for body := range bodies {
+				switch r := c.send(0, "AsymmetricDecrypt", body); r.Code {
+				case 400:
+					told.Add(1)
+				case 429:
+					refused.Add(1)
+				default:
+					t.Errorf("got %d %s", r.Code, r.Message)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if told.Load() != maxPKCS1Failures || refused.Load() != 20 {
+		t.Errorf("%d failures were told and %d not, want %d and 20", told.Load(), refused.Load(), maxPKCS1Failures)
 	}
 }
