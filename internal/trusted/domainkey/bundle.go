@@ -5,7 +5,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,11 +29,16 @@ var ErrSeal = errors.New("DomainKey bundle does not open")
 // seal encrypts the bundle under a fresh seal key of the platform that any
 // version of the signer's code can derive. Layout: docs/formats.md#domainkey-bundle-v1.
 func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) ([]byte, error) {
-	q := tee.KeyRequest{Policy: tee.BindSigner, SVN: p.Identity().SVN}
-	rand.Read(q.KeyID[:]) // never fails
-	aead, err := sealer(p, q)
+	q, key, err := tee.NewSealKey(p, tee.BindSigner)
+	if err != nil {
+		return nil, cannotSeal(err)
+	}
+	aead, err := sealer(p, key)
 	if err != nil {
 		return nil, err
+	}
+	if len(q.Info) > tee.MaxKeyInfo {
+		return nil, fmt.Errorf("%w: platform %s has %d bytes of key information, limit %d", tee.ErrKeyRequest, p.Name(), len(q.Info), tee.MaxKeyInfo)
 	}
 	plain := append([]byte(nil), signing.Expose()...)
 	plain = binary.BigEndian.AppendUint32(plain, uint32(len(versions)))
@@ -46,6 +50,7 @@ func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing se
 	out := []byte{bundleV1, byte(q.Policy)}
 	out = binary.BigEndian.AppendUint16(out, q.SVN)
 	out = append(out, q.KeyID[:]...)
+	out = pack.AppendBytes(out, q.Info)
 	out = append(out, domain[:]...)
 	// The key is fresh with its random KeyID, so the nonce may be constant.
 	return aead.Seal(out, make([]byte, aead.NonceSize()), plain, append([]byte(bundleLabel), out...)), nil
@@ -60,6 +65,7 @@ func unseal(p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte)
 	version := r.Uint8()
 	q := tee.KeyRequest{Policy: tee.Policy(r.Uint8()), SVN: r.Uint16()}
 	r.Array(q.KeyID[:])
+	q.Info = r.Bytes(tee.MaxKeyInfo)
 	var sealedFor genesis.ID
 	r.Array(sealedFor[:])
 	headLen := len(bundle) - r.Len()
@@ -72,7 +78,11 @@ func unseal(p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte)
 	case sealedFor != domain:
 		return nil, fmt.Errorf("%w: it is sealed for domain %s, this is %s", ErrSeal, sealedFor, domain)
 	}
-	aead, err := sealer(p, q)
+	key, err := p.SealKey(q)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSeal, cannotSeal(err))
+	}
+	aead, err := sealer(p, key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSeal, err)
 	}
@@ -103,14 +113,18 @@ func parseBundle(g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, 
 	return newKeyring(domain, versions, signing)
 }
 
-// sealer returns the AEAD under a seal key. A zero key is refused: some
+// cannotSeal says what to do on a platform without seal keys.
+func cannotSeal(err error) error {
+	if errors.Is(err, tee.ErrNoSealKey) {
+		return fmt.Errorf("%w; provision the DomainKey", err)
+	}
+	return err
+}
+
+// sealer returns the AEAD under a seal key of p and zeroes the key. A zero key is refused: some
 // run-times return one, without an error, outside an enclave. So is one of
 // another size, which would quietly choose another strength of AES.
-func sealer(p tee.Platform, q tee.KeyRequest) (cipher.AEAD, error) {
-	key, err := p.SealKey(q)
-	if err != nil {
-		return nil, err
-	}
+func sealer(p tee.Platform, key secret.Bytes) (cipher.AEAD, error) {
 	defer key.Zero()
 	if key.Len() != KeySize {
 		return nil, fmt.Errorf("%w: platform %s returned %d bytes, want %d", tee.ErrKeyRequest, p.Name(), key.Len(), KeySize)

@@ -5,6 +5,9 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -93,11 +96,49 @@ func TestForeignBundles(t *testing.T) {
 	}
 }
 
+// TestKeyInfo has platforms that need more than the request to find their key.
+func TestKeyInfo(t *testing.T) {
+	for _, info := range [][]byte{{1}, make([]byte, tee.MaxKeyInfo)} {
+		m := informed{node(), info}
+		dir := create(t, m)
+		open(t, dir, m)
+		refused(t, "other information", dir, informed{node(), []byte{2}}, tee.ErrKeyRequest)
+		if !bytes.Contains(get(t, dir, BundleFile), info) {
+			t.Error("the bundle does not hold the key information")
+		}
+	}
+	if err := Create(filepath.Join(t.TempDir(), "domain"), informed{node(), make([]byte, tee.MaxKeyInfo+1)}, settings, now); !errors.Is(err, tee.ErrKeyRequest) {
+		t.Errorf("information over the limit: got %v, want ErrKeyRequest", err)
+	}
+}
+
+func TestPlatformsThatCannotSeal(t *testing.T) {
+	const text = "cannot seal; provision the DomainKey"
+	dir := filepath.Join(t.TempDir(), "domain")
+	if err := Create(dir, sealless{node()}, settings, now); !errors.Is(err, tee.ErrNoSealKey) || !strings.Contains(err.Error(), text) {
+		t.Errorf("Create: got %v, want ErrNoSealKey with %q", err, text)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Create left something behind: %v", err)
+	}
+	for _, name := range []string{"with a bundle", "without a bundle"} {
+		dir := create(t, node())
+		if name == "without a bundle" {
+			remove(t, dir, BundleFile)
+		}
+		k, _, err := Open(dir, sealless{node()})
+		if k != nil || !errors.Is(err, tee.ErrNoSealKey) || !strings.Contains(err.Error(), text) {
+			t.Errorf("Open %s: got %v, want ErrNoSealKey with %q", name, err, text)
+		}
+	}
+}
+
 // FuzzUnseal opens hostile bundles with a fixed seal key.
 func FuzzUnseal(f *testing.F) {
 	b, g, id := parts(f)
 	f.Add([]byte(b.Bundle))
-	f.Add([]byte(b.Bundle[:68]))
+	f.Add([]byte(b.Bundle[:72]))
+	f.Add(append(append([]byte{}, b.Bundle[:36]...), 0, 0, 4, 1))
 	f.Add([]byte{bundleV1})
 	f.Fuzz(func(t *testing.T, bundle []byte) {
 		k, err := unseal(anyKey(b), g, id, bundle)

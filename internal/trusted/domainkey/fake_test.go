@@ -1,6 +1,7 @@
 package domainkey
 
 import (
+	"bytes"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -48,6 +50,32 @@ func (m machine) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 	return secret.New(k[:]), nil
 }
 
+// informed is a machine that makes key requests with information of its own.
+type informed struct {
+	machine
+	info []byte
+}
+
+func (m informed) NewSealKey(p tee.Policy) (tee.KeyRequest, secret.Bytes, error) {
+	q := tee.KeyRequest{Policy: p, SVN: m.id.SVN, KeyID: [32]byte{3}, Info: m.info}
+	key, err := m.SealKey(q)
+	return q, key, err
+}
+
+func (m informed) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
+	if !bytes.Equal(q.Info, m.info) {
+		return secret.Bytes{}, tee.ErrKeyRequest
+	}
+	return m.machine.SealKey(q)
+}
+
+// sealless is a machine without seal keys.
+type sealless struct{ machine }
+
+func (sealless) SealKey(tee.KeyRequest) (secret.Bytes, error) {
+	return secret.Bytes{}, tee.ErrNoSealKey
+}
+
 // answering is a machine that answers every key request with one key.
 type answering struct {
 	machine
@@ -71,11 +99,11 @@ func (h *hexBytes) UnmarshalText(text []byte) (err error) {
 var released []byte
 
 type releasedBundle struct {
-	Name, Genesis                                          string
-	SealKey, KeyID, SigningSeed, Bundle, Domain, PublicKey hexBytes
-	Policy                                                 uint8
-	SVN                                                    uint16
-	DomainKeys, RecordWrapping                             []hexBytes
+	Name, Genesis                                                string
+	SealKey, KeyID, Info, SigningSeed, Bundle, Domain, PublicKey hexBytes
+	Policy                                                       uint8
+	SVN                                                          uint16
+	DomainKeys, RecordWrapping                                   []hexBytes
 }
 
 func releasedBundles(t testing.TB) []releasedBundle {
@@ -99,8 +127,8 @@ type recorded struct {
 }
 
 func (r recorded) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
-	want := tee.KeyRequest{Policy: tee.Policy(r.b.Policy), SVN: r.b.SVN, KeyID: [32]byte(r.b.KeyID)}
-	if q != want {
+	want := tee.KeyRequest{Policy: tee.Policy(r.b.Policy), SVN: r.b.SVN, KeyID: [32]byte(r.b.KeyID), Info: append([]byte{}, r.b.Info...)}
+	if !reflect.DeepEqual(q, want) {
 		return secret.Bytes{}, tee.ErrKeyRequest
 	}
 	return secret.Copy(r.b.SealKey), nil

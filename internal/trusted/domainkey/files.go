@@ -25,7 +25,7 @@ var ErrSimulated = errors.New("this domain does not allow simulated platforms")
 
 // Create makes a domain of a single node in dir, which must not exist: its
 // DomainKey, its signing key, the sealed bundle and the genesis, whose format,
-// creation time and domain key it fills in.
+// creation time and domain key it fills in. Errors: ErrSimulated, tee.ErrNoSealKey.
 func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error {
 	dir = filepath.Clean(dir) // "domain/" would be its own parent
 	if err := admit(p, g); err != nil {
@@ -114,7 +114,7 @@ func syncDir(path string) error {
 
 // Open opens the domain in dir. It never makes a new key: a missing, foreign or
 // damaged file is an error. Errors: ErrSeal, ErrSimulated, genesis.ErrInvalid,
-// fs.ErrNotExist for a missing file.
+// tee.ErrNoSealKey, fs.ErrNotExist for a missing file.
 func Open(dir string, p tee.Platform) (*Keyring, genesis.Genesis, error) {
 	g, domain, err := readGenesis(dir)
 	if err != nil {
@@ -122,6 +122,11 @@ func Open(dir string, p tee.Platform) (*Keyring, genesis.Genesis, error) {
 	}
 	if err := admit(p, g); err != nil {
 		return nil, g, err
+	}
+	// No platform gives a key for this request; one without keys says so before
+	// the operator looks for a bundle that cannot exist.
+	if _, err := p.SealKey(tee.KeyRequest{}); errors.Is(err, tee.ErrNoSealKey) {
+		return nil, g, cannotSeal(err)
 	}
 	bundle, err := readLimited(filepath.Join(dir, BundleFile))
 	if err != nil {

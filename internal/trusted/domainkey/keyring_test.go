@@ -98,9 +98,9 @@ func TestSealByLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const headLen = 1 + 1 + 2 + 32 + 32
+	const headLen = 1 + 1 + 2 + 32 + 4 + 32
 	head, box := bundle[:headLen], bundle[headLen:]
-	if head[0] != 1 || head[1] != byte(tee.BindSigner) || binary.BigEndian.Uint16(head[2:]) != p.id.SVN || !bytes.Equal(head[36:], domain[:]) {
+	if head[0] != 1 || head[1] != byte(tee.BindSigner) || binary.BigEndian.Uint16(head[2:]) != p.id.SVN || !bytes.Equal(head[36:40], make([]byte, 4)) || !bytes.Equal(head[40:], domain[:]) {
 		t.Errorf("seal: head is %x", head)
 	}
 	key, err := p.SealKey(tee.KeyRequest{Policy: tee.BindSigner, SVN: p.id.SVN, KeyID: [32]byte(head[4:36])})

@@ -83,6 +83,9 @@ func (m *Machine) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 	if q.SVN > m.id.SVN {
 		return secret.Bytes{}, fmt.Errorf("%w: sealed by version %d, this is %d", tee.ErrKeyRequest, q.SVN, m.id.SVN)
 	}
+	if len(q.Info) > 0 { // the simulator has none, and one request has one encoding
+		return secret.Bytes{}, fmt.Errorf("%w: key information of another platform", tee.ErrKeyRequest)
+	}
 	info := []byte(sealLabel)
 	info = append(info, byte(q.Policy))
 	switch q.Policy {

@@ -88,6 +88,7 @@ func TestRefusedRequests(t *testing.T) {
 		"higher version": {Policy: tee.BindSigner, SVN: 3},
 		"no policy":      {SVN: 2},
 		"unknown policy": {Policy: 9, SVN: 2},
+		"foreign info":   {Policy: tee.BindSigner, SVN: 2, Info: []byte{1}},
 	} {
 		if _, err := m.SealKey(q); !errors.Is(err, tee.ErrKeyRequest) {
 			t.Errorf("%s: got %v, want ErrKeyRequest", name, err)
