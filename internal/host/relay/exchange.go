@@ -175,8 +175,8 @@ func (x *exchange) refs(ctx context.Context) error {
 		x.extra = x.relay.hints.get(n.secretRecord())
 		x.hints = len(x.extra)
 	}
-	var room [1 + len(n.keys) + 1]wire.RecordID
-	refs := make([]wire.Ref, 0, 1+2*n.n+1+len(x.extra))
+	var room [1 + len(n.keys) + 2]wire.RecordID
+	refs := make([]wire.Ref, 0, 1+2*n.n+2+len(x.extra))
 	for i, id := range append(n.records(room[:0]), x.extra...) {
 		f, primary, ok := x.relay.rows.ref(id)
 		if !ok {

@@ -11,10 +11,11 @@ import (
 // names is what a request appears to be about. The relay reads it only to know
 // which rows to fetch: a wrong guess costs a round trip, never a decision.
 type names struct {
-	tenant wire.UUID
-	keys   [3]key    // keyid, ukeyid and encryptionKeyId
-	secret wire.UUID // ID of the record that secretName names; zero: none
-	n      int       // how many of keys are set
+	tenant  wire.UUID
+	keys    [3]key    // keyid, ukeyid and encryptionKeyId
+	secret  wire.UUID // ID of the record that secretName names; zero: none
+	session wire.UUID // ID of the key whose import session is needed; zero: none
+	n       int       // how many of keys are set
 }
 
 // A key is a CMK that a request names.
@@ -37,6 +38,9 @@ func peek(action string, body []byte) (n names, ok bool) {
 	payload := v.Get("payload")
 	if id, err := wire.ParseUUID(payload.Get("keyid").Text()); err == nil {
 		n.add(key{id, version(action, id, payload)})
+		if action == "GetParametersForImport" || action == "ImportKeyMaterial" {
+			n.session = id
+		}
 	}
 	if id, err := wire.ParseUUID(payload.Get("ukeyid").Text()); err == nil {
 		n.add(key{id: id})
@@ -102,7 +106,7 @@ func messageVersion(text string, id wire.UUID) uint32 {
 }
 
 // records lists what the request names apart from key versions: the app, the
-// keys, the secret.
+// keys, the secret, the import session.
 func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	dst = append(dst, wire.RecordID{Type: wire.App, Tenant: n.tenant, ID: n.tenant})
 	for _, k := range n.keys[:n.n] {
@@ -110,6 +114,9 @@ func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	}
 	if n.hasSecret() {
 		dst = append(dst, n.secretRecord())
+	}
+	if n.session != (wire.UUID{}) {
+		dst = append(dst, wire.RecordID{Type: wire.ImportSession, Tenant: n.tenant, ID: n.session})
 	}
 	return dst
 }

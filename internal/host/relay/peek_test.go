@@ -67,10 +67,14 @@ func TestPeek(t *testing.T) {
 func FuzzPeek(f *testing.F) {
 	f.Add("Decrypt", fmt.Appendf(nil, `{"appid":"%s","payload":{"keyid":"%s","ciphertext":"%s"}}`, tenant, keyID, head(1, keyID, 3)))
 	f.Add("ExportDataKey", body(1))
+	f.Add("ImportKeyMaterial", body(1))
 	f.Fuzz(func(t *testing.T, action string, body []byte) {
 		n, ok := peek(action, body)
 		want := 1 + n.n
 		if n.hasSecret() {
+			want++
+		}
+		if n.session != (wire.UUID{}) {
 			want++
 		}
 		if ok && len(n.records(nil)) != want {
