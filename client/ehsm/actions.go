@@ -7,10 +7,11 @@ import (
 	"github.com/ehsm-kms/ehsm/api"
 )
 
-// CreateKey makes a key and returns its id.
-func (c *Client) CreateKey(ctx context.Context, spec api.KeySpec, usage api.KeyUsage, origin api.Origin) (keyID string, err error) {
+// CreateKey makes a key and returns its id. An RSA key can be held to some of the
+// paddings of its usage; without any it admits all.
+func (c *Client) CreateKey(ctx context.Context, spec api.KeySpec, usage api.KeyUsage, origin api.Origin, paddings ...api.PaddingMode) (keyID string, err error) {
 	var res api.CreateKeyResult
-	err = c.call(ctx, api.CreateKey, false, api.CreateKeyRequest{KeySpec: spec, KeyUsage: usage, Origin: origin}, &res)
+	err = c.call(ctx, api.CreateKey, false, api.CreateKeyRequest{KeySpec: spec, KeyUsage: usage, Origin: origin, PaddingModes: paddings}, &res)
 	if err == nil && res.KeyID == "" {
 		err = missing(api.CreateKey, "keyid")
 	}

@@ -11,18 +11,25 @@ import (
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
+// An actionTest is a call, what the service must get, and what it answers.
+type actionTest struct {
+	action  string
+	payload string // in the order of encoding/json's maps; "" for none
+	result  string
+	call    func(*Client) (any, error)
+	want    string
+}
+
 // Each method sends what the contract asks for and returns what the reply has.
 func TestActions(t *testing.T) {
-	tests := []struct {
-		action  string
-		payload string // in the order of encoding/json's maps; "" for none
-		result  string
-		call    func(*Client) (any, error)
-		want    string
-	}{
+	testActions(t, []actionTest{
 		{api.CreateKey, `{"keyspec":"EH_AES_GCM_256","keyusage":"EH_KEYUSAGE_ENCRYPT_DECRYPT","origin":"EH_INTERNAL_KEY"}`, `{"keyid":"k1"}`,
 			func(c *Client) (any, error) {
 				return c.CreateKey(t.Context(), api.AESGCM256, api.EncryptDecrypt, api.InternalKey)
+			}, "k1"},
+		{api.CreateKey, `{"keyspec":"EH_RSA_2048","keyusage":"EH_KEYUSAGE_SIGN_VERIFY","origin":"EH_INTERNAL_KEY","padding_modes":["EH_RSA_PKCS1","EH_RSA_PKCS1_PSS"]}`, `{"keyid":"k1"}`,
+			func(c *Client) (any, error) {
+				return c.CreateKey(t.Context(), api.RSA2048, api.SignVerify, api.InternalKey, api.PKCS1, api.PSS)
 			}, "k1"},
 		{api.Encrypt, `{"keyid":"k1","plaintext":"` + b64("hi") + `"}`, `{"ciphertext":"` + b64("ct") + `"}`,
 			func(c *Client) (any, error) {
@@ -68,7 +75,11 @@ func TestActions(t *testing.T) {
 				return res.Signature, err
 			}, "s"},
 		{"VerifyAll", `{}`, `{"ignored":1}`, func(c *Client) (any, error) { return nil, c.Do(t.Context(), "VerifyAll", nil, nil) }, "<nil>"},
-	}
+	})
+}
+
+func testActions(t *testing.T, tests []actionTest) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.action, func(t *testing.T) {
 			s := &fakeServer{answer: func(action string, payload map[string]any) string {
@@ -91,12 +102,15 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// A resultTest is an answer that its method must refuse.
+type resultTest struct {
+	name, result string
+	call         func(*Client) error
+}
+
 // A success whose result has not what the action gives is an error.
 func TestResultsWithoutTheirMembers(t *testing.T) {
-	tests := []struct {
-		name, result string
-		call         func(*Client) error
-	}{
+	testResults(t, []resultTest{
 		{"no keyid", `{}`, func(c *Client) error { _, err := c.CreateKey(t.Context(), "s", "u", "o"); return err }},
 		{"short data key", `{"plaintext":"YWI=","ciphertext":"YQ=="}`, func(c *Client) error { _, _, err := c.GenerateDataKey(t.Context(), "k", 3, nil); return err }},
 		{"no data key", `{"ciphertext":"YQ=="}`, func(c *Client) error { _, _, err := c.GenerateDataKey(t.Context(), "k", 3, nil); return err }},
@@ -112,7 +126,11 @@ func TestResultsWithoutTheirMembers(t *testing.T) {
 		{"no list", `{}`, func(c *Client) error { _, err := c.ListKeys(t.Context()); return err }},
 		{"no apikey", `{"appid":"a"}`, func(c *Client) error { _, err := c.Enroll(t.Context()); return err }},
 		{"result is a list", `[]`, func(c *Client) error { return c.EnableKey(t.Context(), "k") }},
-	}
+	})
+}
+
+func testResults(t *testing.T, tests []resultTest) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &fakeServer{answer: func(string, map[string]any) string { return succeed(tt.result) }}

@@ -3,6 +3,7 @@ package ehsm
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/ehsm-kms/ehsm/api"
 )
@@ -22,6 +23,17 @@ var (
 	// changes state may have reached the service. It is not sent again; look at
 	// the state before you do.
 	ErrOutcomeUnknown = errors.New("request may have been executed")
+
+	// ErrSecretNotFound says that the tenant has no such secret. The service has
+	// several ways of saying so; IsSecretNotFound knows them all.
+	ErrSecretNotFound = errors.New("no such secret")
+
+	// ErrNoSecretVersion says that a secret has no version of that number.
+	ErrNoSecretVersion = errors.New("secret has no such version")
+
+	// ErrNotText says that name, value or description of a secret is not UTF-8.
+	// Nothing was sent.
+	ErrNotText = errors.New("text is not UTF-8")
 )
 
 // unauthenticated marks a refusal that nobody vouches for.
@@ -52,7 +64,7 @@ func IsKeyDisabled(err error) bool { return refused(err, api.MessageKeyDisabled)
 
 // IsKeyNotFound reports whether the tenant has no such key.
 func IsKeyNotFound(err error) bool {
-	return refused(err, api.MessageKeyUnknown, api.MessageKeyNotFound)
+	return refused(err, api.MessageKeyUnknown, api.MessageKeyNotFound, api.MessageSecretKeyUnknown)
 }
 
 // IsKeyExpired reports whether the key no longer protects new data. It still
@@ -62,6 +74,41 @@ func IsKeyExpired(err error) bool { return refused(err, api.MessageKeyExpired) }
 // IsDecryptionFailed reports whether a ciphertext does not open, for whatever
 // reason: another key, other additional data, or damage.
 func IsDecryptionFailed(err error) bool { return refused(err, api.MessageDecryptionFailed) }
+
+// IsExportFailed reports whether a data key does not open, or is too long for the
+// key to export it to.
+func IsExportFailed(err error) bool { return refused(err, api.MessageExportFailed) }
+
+// IsImportToken reports whether an import token is not, or no more, that of an
+// open session: ask for new parameters.
+func IsImportToken(err error) bool {
+	return refused(err, api.MessageImportToken, api.MessageImportExpired)
+}
+
+// IsImportFailed reports whether key material did not unwrap, is not of the key's
+// length, or is not what the key has already.
+func IsImportFailed(err error) bool { return refused(err, api.MessageImportFailed) }
+
+// IsSecretNotFound reports whether the tenant has no such secret, or for
+// GetSecretValue and ListSecretVersions one that is to be deleted.
+func IsSecretNotFound(err error) bool {
+	if errors.Is(err, ErrSecretNotFound) {
+		return true
+	}
+	var e *api.Error
+	return refused(err, api.MessageSecretUpdateUnknown, api.MessageSecretPutUnknown, api.MessageSecretDeleteUnknown, api.MessageSecretRestoreUnknown) ||
+		errors.As(err, &e) && strings.HasPrefix(e.Message, api.MessageSecretGetUnknownBefore) && strings.HasSuffix(e.Message, api.MessageSecretGetUnknownAfter)
+}
+
+// IsSecretExists reports whether the name of a new secret is taken, be it by one
+// that is to be deleted.
+func IsSecretExists(err error) bool { return refused(err, api.MessageSecretExists) }
+
+// IsSecretDeleted reports whether a secret cannot be changed because it is to be
+// deleted. RestoreSecret brings it back.
+func IsSecretDeleted(err error) bool {
+	return refused(err, api.MessageSecretUpdateDeleted, api.MessageSecretPutDeleted)
+}
 
 // IsClock reports whether the caller's clock is too far from the service's.
 func IsClock(err error) bool { return refused(err, api.MessageTimestamp) }

@@ -60,13 +60,20 @@ func replySign(key, mac []byte, action, body string) string {
 	return base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
-// canonical renders an object of texts, numbers and objects.
+// canonical renders an object of texts, numbers, true, objects, and arrays of up
+// to ten elements.
 func canonical(m map[string]any) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		switch v := m[name].(type) {
 		case map[string]any:
 			parts = append(parts, name+"="+canonical(v))
+		case []any:
+			indexed := map[string]any{}
+			for i, e := range v {
+				indexed[fmt.Sprint(i)] = e
+			}
+			parts = append(parts, name+"="+canonical(indexed))
 		default:
 			parts = append(parts, fmt.Sprintf("%s=%v", name, v))
 		}
