@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee/teetest"
 )
 
 func open(t *testing.T, dir string, product, svn uint16) *Machine {
@@ -113,4 +114,9 @@ func TestDamagedMachineIsNeverReplaced(t *testing.T) {
 			t.Errorf("%s: the machine opens", name)
 		}
 	}
+}
+
+func TestSuite(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sim")
+	teetest.Run(t, func() (tee.Platform, error) { return Open(dir, 1, 2) })
 }
