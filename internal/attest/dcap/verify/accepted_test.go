@@ -3,7 +3,7 @@ package verify_test
 import (
 	"crypto/rand"
 	"crypto/x509"
-	"fmt"
+	"encoding/hex"
 	"math/big"
 	"slices"
 	"testing"
@@ -30,7 +30,7 @@ func TestSimulatedQuote(t *testing.T) {
 		t.Errorf("Advisories: got %v", r.Advisories)
 	}
 	want := s.platform
-	want.Serial = fmt.Sprintf("%x", s.machine.PCK.Cert.SerialNumber)
+	want.Serial = hex.EncodeToString(s.machine.PCK.Cert.SerialNumber.Bytes())
 	if r.Platform != want {
 		t.Errorf("Platform: got %+v, want %+v", r.Platform, want)
 	}
@@ -41,8 +41,11 @@ func TestSimulatedQuote(t *testing.T) {
 	if !r.TCBDate.Equal(old) || !r.QETCBDate.Equal(old) || !r.OutOfDateSince.IsZero() || r.TCBEvaluation != 20 {
 		t.Errorf("got dates %v, %v, %v and evaluation %d", r.TCBDate, r.QETCBDate, r.OutOfDateSince, r.TCBEvaluation)
 	}
-	if !r.Expires.Equal(s.terms.Next) || !r.LatestIssue.Equal(s.terms.Issued) {
-		t.Errorf("got issue %v, end %v", r.LatestIssue, r.Expires)
+	if !slices.Equal(r.PlatformAdvisories, []string{"A", "B"}) {
+		t.Errorf("PlatformAdvisories: got %v", r.PlatformAdvisories)
+	}
+	if !r.Expires.Equal(s.terms.Next) || !r.LatestIssue.Equal(s.terms.Issued) || !r.CertsExpire.Equal(s.fleet.PCKCA.Cert.NotAfter) {
+		t.Errorf("got issue %v, end %v, end of certificates %v", r.LatestIssue, r.Expires, r.CertsExpire)
 	}
 }
 

@@ -93,7 +93,7 @@ func (v *verification) certDates(c *x509.Certificate, what string) error {
 	case v.o.Now.After(c.NotAfter):
 		return fmt.Errorf("%s: %w: on %s", what, ErrCertExpired, c.NotAfter.Format(time.RFC3339))
 	}
-	v.expires(c.NotAfter)
+	earliest(&v.result.CertsExpire, c.NotAfter)
 	return nil
 }
 

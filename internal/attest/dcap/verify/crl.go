@@ -158,12 +158,12 @@ func (v *verification) fresh(issued, next time.Time, early, late error) error {
 	if issued.After(v.result.LatestIssue) {
 		v.result.LatestIssue = issued
 	}
-	v.expires(next)
+	earliest(&v.result.Expires, next)
 	return nil
 }
 
-func (v *verification) expires(at time.Time) {
-	if v.result.Expires.IsZero() || at.Before(v.result.Expires) {
-		v.result.Expires = at
+func earliest(t *time.Time, at time.Time) {
+	if t.IsZero() || at.Before(*t) {
+		*t = at
 	}
 }

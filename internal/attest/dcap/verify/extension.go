@@ -3,6 +3,7 @@ package verify
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -54,7 +55,7 @@ func (v *verification) extension() error {
 	if err != nil {
 		return err
 	}
-	p.Serial = fmt.Sprintf("%x", v.pck.SerialNumber)
+	p.Serial = hex.EncodeToString(v.pck.SerialNumber.Bytes())
 	v.result.Platform = p
 	return nil
 }

@@ -119,6 +119,7 @@ func (v *verification) tcbLevel() error {
 	r.PlatformStatus, r.TCBDate = level.status, level.date
 	r.TCBEvaluation = min(v.tcb.evaluation, v.qe.evaluation)
 	r.Status = Merge(level.status, v.qeLevel.status)
+	r.PlatformAdvisories = mergeAdvisories(level.advisories, nil)
 	r.Advisories = mergeAdvisories(level.advisories, v.qeLevel.advisories)
 	r.OutOfDateSince = v.outOfDateSince(level)
 	return nil

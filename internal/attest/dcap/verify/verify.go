@@ -45,6 +45,8 @@ type Result struct {
 	Status Status
 	// Advisories of platform and quoting enclave, sorted, such as INTEL-SA-00615.
 	Advisories []string
+	// PlatformAdvisories are those of the platform alone, sorted.
+	PlatformAdvisories []string
 	// PlatformStatus and QEStatus are what Status was merged from.
 	PlatformStatus, QEStatus Status
 	// TCBDate and QETCBDate are those of the levels: all advisories published
@@ -56,8 +58,10 @@ type Result struct {
 	OutOfDateSince time.Time
 	// TCBEvaluation is the lesser tcbEvaluationDataNumber of both documents.
 	TCBEvaluation uint32
-	// Expires is the earliest end of validity of collateral and certificates.
+	// Expires is the earliest nextUpdate of CRLs and documents.
 	Expires time.Time
+	// CertsExpire is the earliest end of validity of all certificates.
+	CertsExpire time.Time
 	// Stale says that collateral had expired and CollateralGrace covered it.
 	Stale bool
 	// LatestIssue is the latest date of issue of all collateral: it is not
