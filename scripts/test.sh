@@ -45,7 +45,7 @@ step "vet" go vet ./...
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "tests with the race detector" go_test -race -shuffle=on
-step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon
+step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/dcap/verify
 step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/trusted/core
 step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
 step "the README's commands" scripts/readme.sh
