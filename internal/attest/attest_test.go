@@ -24,6 +24,7 @@ func TestEvidenceEncoding(t *testing.T) {
 		"other format":   append([]byte{2}, b[1:]...),
 		"kind zero":      append([]byte{1, 0}, b[2:]...),
 		"unknown kind":   append([]byte{1, 9}, b[2:]...),
+		"no verifier":    append([]byte{1, byte(TDXQuote4)}, b[2:]...),
 		"cut":            b[:len(b)-1],
 		"trailing bytes": append(bytes.Clone(b), 0),
 		"over the limit": Evidence{SGXQuote3, make([]byte, MaxQuote+1)}.Append(nil),
