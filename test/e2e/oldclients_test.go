@@ -106,7 +106,7 @@ func TestOldClients(t *testing.T) {
 		for _, h := range habits() {
 			t.Run(h.name, func(t *testing.T) {
 				c := newOldClient(t, g, h)
-				for _, drive := range slices.Concat([]func(*testing.T, *oldClient){driveKeys, driveEncryption}, nextDrives()) {
+				for _, drive := range []func(*testing.T, *oldClient){driveKeys, driveEncryption, driveAsymmetric, driveImport, driveSecrets} {
 					drive(t, c)
 				}
 			})
@@ -152,4 +152,65 @@ func driveEncryption(t *testing.T, c *oldClient) {
 		}
 		want(t, c.call(t, "GenerateDataKeyWithoutPlaintext", fields{"keyid": key, "keylen": 48, "aad": aad}), 200, textSuccess)
 	}
+}
+
+func driveAsymmetric(t *testing.T, c *oldClient) {
+	key := c.create(t, "EH_SM2", encryptDecrypt, internalKey)
+	r := c.call(t, "AsymmetricEncrypt", fields{"keyid": key, "plaintext": "AAEC", "padding_mode": padOAEP})
+	want(t, r, 200, textSuccess)
+	r = c.call(t, "AsymmetricDecrypt", fields{"keyid": key, "ciphertext": r.text(t, "ciphertext"), "padding_mode": padOAEP})
+	if r.text(t, "plaintext") != "AAEC" {
+		t.Errorf("%s: got %s", r.action, r.body)
+	}
+	public := c.call(t, "GetPublicKey", fields{"keyid": key}).text(t, "pubkey")
+	from := c.create(t, "EH_SM4_CBC", encryptDecrypt, internalKey)
+	data := c.call(t, "GenerateDataKey", fields{"keyid": from, "keylen": 16, "aad": ""})
+	for _, target := range []fields{{"ukeyid": key}, {"upubkey": public}} {
+		if _, text := target["upubkey"]; text && c.name == "Rust" {
+			continue // no call of that client sends a value with line feeds
+		}
+		out := fields{"keyid": from, "olddatakey_base": data.text(t, "ciphertext"), "aad": ""}.with(target)
+		want(t, c.call(t, "ExportDataKey", out), 200, textSuccess)
+	}
+	for spec, digest := range map[string]string{"EH_SM2": "EH_SM3", "EH_EC_P256K": "EH_SHA_512", "EH_HMAC": "EH_SHA_256"} {
+		in := signing(c.create(t, spec, signVerify, internalKey), digest, padNone, []byte("attack at dawn"), true)
+		r := c.call(t, "Sign", in)
+		want(t, r, 200, textSuccess)
+		r = c.call(t, "Verify", in.with(fields{"signature": r.text(t, "signature"), "padding_mode": padPKCS1}))
+		if want(t, r, 200, textSuccess); r.Result["result"] != true {
+			t.Errorf("%s: got %s", r.action, r.body)
+		}
+	}
+}
+
+func driveImport(t *testing.T, c *oldClient) {
+	key := c.create(t, "EH_SM4_CTR", encryptDecrypt, externalKey)
+	r := c.call(t, "GetParametersForImport", fields{"keyid": key, "keyspec": "EH_RSA_2048"})
+	want(t, r, 200, textSuccess)
+	s := newSession(t, r)
+	brought(t, c.call(t, "ImportKeyMaterial", fields{"keyid": key, "padding_mode": padOAEP, "key_material": s.sealed(t, padOAEP, randomBytes(16)), "importToken": s.token}))
+	want(t, c.call(t, "Encrypt", fields{"keyid": key, "plaintext": "AAEC"}), 200, textSuccess)
+}
+
+func driveSecrets(t *testing.T, c *oldClient) {
+	const name = "a b&c=d"
+	for _, row := range []struct {
+		action  string
+		payload fields
+		message string
+	}{
+		{"CreateSecret", fields{"secretData": "x+%41", "description": ""}, "The " + name + " create success."},
+		{"PutSecretValue", fields{"secretData": "y"}, "The " + name + " new version put success."},
+		{"GetSecretValue", fields{"versionId": 1}, textSuccessful},
+		{"ListSecretVersionIds", nil, "List secret versionIds success."},
+		{"DescribeSecret", nil, "Describe secrets success."},
+		{"ListSecrets", nil, "List secrets success."},
+		{"UpdateSecretDesc", fields{"description": ""}, "Update secret description success."},
+		{"DeleteSecret", fields{"recoveryPeriod": 7, "force_delete": false}, "The " + name + " will be deleted after 7 days."},
+		{"RestoreSecret", nil, "The " + name + " restore success."},
+		{"DeleteSecret", fields{"forceDelete": "true"}, "The " + name + " delete success"},
+	} {
+		want(t, c.call(t, row.action, fields{"secretName": name}.with(row.payload)), 200, row.message)
+	}
+	want(t, c.call(t, "ListSecrets", fields{}), 200, "List secrets success.")
 }

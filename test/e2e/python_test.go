@@ -8,15 +8,6 @@ import (
 	"time"
 )
 
-// pythonGroups are the groups of python/drive.py for the actions of today.
-func pythonGroups() []string {
-	groups := []string{"service", "keys", "symmetric"}
-	if next {
-		groups = append(groups, "sm4", "asymmetric", "signatures", "export", "imports", "secrets")
-	}
-	return groups
-}
-
 // TestPython drives all actions with a client in Python, which was written from
 // the contract alone and signs as the existing Python client does.
 func TestPython(t *testing.T) {
@@ -25,7 +16,7 @@ func TestPython(t *testing.T) {
 		t.Fatal("python3 is needed for this test: ", err) // no skip: users' clients are in Python
 	}
 	eachTarget(t, func(t *testing.T, g *target) {
-		args := append([]string{"-B", filepath.Join("python", "drive.py"), g.base() + "/ehsm", g.data("tls", "cert.pem")}, pythonGroups()...)
+		args := []string{"-B", filepath.Join("python", "drive.py"), g.base() + "/ehsm", g.data("tls", "cert.pem")}
 		cmd := exec.CommandContext(t.Context(), python, args...)
 		cmd.Env, cmd.WaitDelay = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1"), time.Second
 		out, err := cmd.CombinedOutput()

@@ -96,48 +96,53 @@ func (w *wire) trickle(s slowClient) error {
 	return nil
 }
 
-// TestManyConnections holds thousands of idle connections.
+// TestManyConnections holds thousands of idle connections. It runs alone, as
+// thousands of handshakes at once keep a machine busy.
 func TestManyConnections(t *testing.T) {
-	eachTarget(t, func(t *testing.T, g *target) {
-		c := g.enroll(t)
-		start, _ := g.memory()
-		const n = 2000
-		conns := make([]*wire, n)
-		errs := make([]error, n)
-		inParallel(t, n, func(ctx context.Context, i int) (reply, error) {
-			d := tls.Dialer{Config: g.tls}
-			var conn net.Conn
-			if conn, errs[i] = d.DialContext(ctx, "tcp", g.address()); errs[i] != nil {
-				return reply{}, errs[i]
-			}
-			conns[i] = &wire{conn, bufio.NewReaderSize(conn, 16)}
-			io.WriteString(conn, "GET /ehsm?Action=GetVersion HTTP/1.1\r\nHost: x\r\n\r\n")
-			return conns[i].reply()
-		})
-		defer func() {
-			for _, w := range conns {
+	for _, kind := range targets() {
+		t.Run(kind, func(t *testing.T) { testManyConnections(t, newTarget(t, kind)) })
+	}
+}
+
+func testManyConnections(t *testing.T, g *target) {
+	c := g.enroll(t)
+	start, _ := g.memory()
+	const n = 2000
+	conns := make([]*wire, n)
+	defer func() {
+		for _, w := range conns {
+			if w != nil {
 				w.Close()
 			}
-		}()
-		for range 20 {
-			want(t, c.call(t, "ListKey", nil), 200, textSuccessful)
 		}
-		now, _ := g.memory()
-		t.Logf("%d idle connections take %d KiB each", n, (now-start)>>10/n)
-		g.bounded(t, 400<<20)
-		for _, i := range []int{0, n / 2, n - 1} { // they still work
-			io.WriteString(conns[i], "GET /ehsm?Action=GetVersion HTTP/1.1\r\nHost: x\r\n\r\n")
-			if r, err := conns[i].reply(); err != nil || r.Code != 200 {
-				t.Errorf("connection %d: got %s, %v", i, r.body, err)
-			}
+	}()
+	inParallel(t, n, func(ctx context.Context, i int) (reply, error) {
+		d := tls.Dialer{Config: g.tls}
+		conn, err := d.DialContext(ctx, "tcp", g.address())
+		if err != nil {
+			return reply{}, err
 		}
+		conns[i] = &wire{conn, bufio.NewReaderSize(conn, 16)}
+		io.WriteString(conn, "GET /ehsm?Action=GetVersion HTTP/1.1\r\nHost: x\r\n\r\n")
+		return conns[i].reply()
 	})
+	for range 20 {
+		want(t, c.call(t, "ListKey", nil), 200, textSuccessful)
+	}
+	now, _ := g.memory()
+	t.Logf("%d idle connections take %d KiB each", n, (now-start)>>10/n)
+	g.bounded(t, 400<<20)
+	for _, i := range []int{0, n / 2, n - 1} { // they still work
+		io.WriteString(conns[i], "GET /ehsm?Action=GetVersion HTTP/1.1\r\nHost: x\r\n\r\n")
+		if r, err := conns[i].reply(); err != nil || r.Code != 200 {
+			t.Errorf("connection %d: got %s, %v", i, r.body, err)
+		}
+	}
 }
 
 // TestTooManyConnections opens more connections than the service takes (4096).
 // Those beyond are closed at once, and when the others have gone all is well.
 func TestTooManyConnections(t *testing.T) {
-	t.Parallel()
 	g := newTarget(t, dev)
 	c := g.enroll(t)
 	const n = 4500

@@ -25,6 +25,8 @@ const (
 	splitTCP  = "split-tcp"  // the same over loopback TCP
 )
 
+func targets() []string { return []string{dev, splitUnix, splitTCP} }
+
 // Parts of a target that can be killed one by one.
 const (
 	partDev  = "ehsm"
@@ -35,7 +37,7 @@ const (
 // eachTarget runs f for every target, beside other tests.
 func eachTarget(t *testing.T, f func(t *testing.T, g *target)) {
 	t.Parallel()
-	for _, kind := range []string{dev, splitUnix, splitTCP} {
+	for _, kind := range targets() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			f(t, newTarget(t, kind))
@@ -56,6 +58,7 @@ type target struct {
 	url     string
 	parts   map[string]*process
 	secrets []string
+	rings   rings
 }
 
 // newTarget makes a domain and starts a service on it. At the end of the test
@@ -124,8 +127,11 @@ func (g *target) start(t testing.TB) {
 	}
 }
 
-// addressPattern finds where a program says that it serves the API.
-var addressPattern = regexp.MustCompile(`https://127\.0\.0\.1:[1-9]\d*`)
+// What the programs say when they are ready.
+var (
+	addressPattern = regexp.MustCompile(`https://127\.0\.0\.1:[1-9]\d*`)
+	servesDomain   = regexp.MustCompile(`serves domain`)
+)
 
 // launch starts one part and learns where it listens.
 func (g *target) launch(t testing.TB, name string) {
@@ -137,7 +143,10 @@ func (g *target) launch(t testing.TB, name string) {
 	case partCore:
 		g.parts[name] = spawn(t, g.out, g.environ(
 			"EHSM_CORE_LISTEN="+g.core, "EHSM_CORE_DOMAIN="+g.data("domain"), "EHSM_CORE_SIM="+g.data("sim")), name)
-		return // the manager waits for it
+		if _, err := g.parts[name].await(printed, servesDomain); err != nil {
+			t.Fatal(err)
+		}
+		return
 	case partKMS:
 		g.parts[name] = spawn(t, g.out, g.environ("EHSM_KMS_CORE="+g.core, "EHSM_KMS_DATABASE="+g.data("ehsm.db"),
 			"EHSM_KMS_AUDIT="+g.data("audit"), "EHSM_KMS_LISTEN=127.0.0.1:0",

@@ -1,7 +1,8 @@
 """Drives every action of the native API, except attestation, with the client
-beside it. Usage: drive.py URL CAFILE GROUP...
+beside it. Usage: drive.py URL CAFILE [GROUP...]
 
-URL ends with /ehsm. Each group of GROUPS runs as a tenant of its own.
+URL ends with /ehsm. Each group of GROUPS, or each that is named, runs as a
+tenant of its own.
 """
 
 import base64
@@ -162,10 +163,11 @@ def sign_all(c, key, padding, verify_padding, digests):
 
 
 def export(c):
+    targets = [(c.create_key(spec, INTERNAL, ENCRYPT), "EH_RSA_PKCS1_OAEP") for spec in RSA]
+    targets.append((c.create_key("EH_SM2", INTERNAL, ENCRYPT), "EH_PAD_NONE"))
     for spec in ("EH_AES_GCM_256", "EH_SM4_CTR", "EH_SM4_CBC"):
         key = c.create_key(spec, INTERNAL, ENCRYPT)
-        for target, padding in [(spec, "EH_RSA_PKCS1_OAEP") for spec in RSA] + [("EH_SM2", "EH_PAD_NONE")]:
-            target = c.create_key(target, INTERNAL, ENCRYPT)
+        for target, padding in targets:
             data = c.generate_data_key(key, 48)
             for _ in range(2):
                 exported = c.export_data_key(key, target, data.ciphertext)
@@ -173,18 +175,20 @@ def export(c):
 
 
 def imports(c):
+    """All specs and paddings; of the larger wrapping keys, which take long to
+    make, one each."""
     sizes = {"EH_AES_GCM_128": 16, "EH_AES_GCM_192": 24, "EH_AES_GCM_256": 32, "EH_SM4_CBC": 16, "EH_SM4_CTR": 16}
-    for spec, size in sizes.items():
-        for wrapping in RSA:
-            for padding in ("EH_RSA_PKCS1", "EH_RSA_PKCS1_OAEP"):
-                key = c.create_key(spec, EXTERNAL, ENCRYPT)
-                session = c.get_parameters_for_import(key, wrapping)
-                base64.b64decode(session.importToken, validate=True)
-                material = b64(rsa.encrypt(session.pubkey, os.urandom(size), padding))
-                same(c.import_key_material(key, padding, material, session.importToken), True)
-                plain = b64(os.urandom(48))
-                same(c.decrypt(key, c.encrypt(key, plain)), plain)
-                refused(500, "ImportToken failed.", c.import_key_material, key, padding, material, session.importToken)
+    paddings = ("EH_RSA_PKCS1", "EH_RSA_PKCS1_OAEP")
+    cases = [(spec, "EH_RSA_2048", padding) for spec in sizes for padding in paddings]
+    for spec, wrapping, padding in cases + [("EH_SM4_CBC", "EH_RSA_3072", paddings[0]), ("EH_AES_GCM_256", "EH_RSA_4096", paddings[1])]:
+        key = c.create_key(spec, EXTERNAL, ENCRYPT)
+        session = c.get_parameters_for_import(key, wrapping)
+        base64.b64decode(session.importToken, validate=True)
+        material = b64(rsa.encrypt(session.pubkey, os.urandom(sizes[spec]), padding))
+        same(c.import_key_material(key, padding, material, session.importToken), True)
+        plain = b64(os.urandom(48))
+        same(c.decrypt(key, c.encrypt(key, plain)), plain)
+        refused(500, "ImportToken failed.", c.import_key_material, key, padding, material, session.importToken)
 
 
 def secrets(c):
@@ -224,7 +228,7 @@ GROUPS = {f.__name__: f for f in (service, keys, symmetric, sm4, asymmetric, sig
 
 
 def main(url, cafile, *groups):
-    for group in groups:
+    for group in groups or GROUPS:
         c = Client(url, cafile)
         enrolled = c.enroll()
         c.appid, c.apikey = enrolled.appid, enrolled.apikey
