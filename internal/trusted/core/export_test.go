@@ -149,7 +149,6 @@ func TestExportRefusals(t *testing.T) {
 	c.mustDo("DeleteKey", named(deleted))
 	fixed := map[int]*rsa.PublicKey{}
 	for _, bits := range []int{1024, 2048} {
-		//lint:ignore SA1019 a key that must be refused
 		key, err := rsa.GenerateKey(rand.Reader, bits)
 		if err != nil {
 			t.Fatal(err)
