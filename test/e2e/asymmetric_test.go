@@ -135,6 +135,7 @@ func testForeignLibrary(t *testing.T, g *target) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		//lint:ignore SA1019 the contract has this padding
 		pkcs1, err := rsa.EncryptPKCS1v15(rand.Reader, public, plain)
 		if err != nil {
 			t.Fatal(err)

@@ -84,6 +84,7 @@ func (s session) sealed(t *testing.T, padding string, material []byte) string {
 	var b []byte
 	var err error
 	if padding == padPKCS1 {
+		//lint:ignore SA1019 the contract has this padding
 		b, err = rsa.EncryptPKCS1v15(rand.Reader, s.wrap, material)
 	} else {
 		b, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, s.wrap, material, nil)
