@@ -82,10 +82,14 @@ func Detect(fsys FileSystem) error {
 // Errors: tee.ErrNoPlatform, tee.ErrIdentity, tee.ErrEvidence,
 // tee.ErrKeyRequest, tee.ErrEntropy.
 func Open(fsys FileSystem, product, svn uint16) (*Device, error) {
+	return open(fsys, product, svn, tee.CheckEntropy)
+}
+
+func open(fsys FileSystem, product, svn uint16, checkEntropy func() error) (*Device, error) {
 	if err := Detect(fsys); err != nil {
 		return nil, err
 	}
-	if err := tee.CheckEntropy(); err != nil {
+	if err := checkEntropy(); err != nil {
 		return nil, err
 	}
 	d := &Device{fsys: fsys}

@@ -18,9 +18,14 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/teetest"
 )
 
-func open(t testing.TB, d *graminetest.Device) *Device {
+// openFake opens d on a machine with good randomness, whatever this one has.
+func openFake(d FileSystem, svn uint16) (*Device, error) {
+	return open(d, tee.ProductCore, svn, func() error { return nil })
+}
+
+func start(t testing.TB, d *graminetest.Device) *Device {
 	t.Helper()
-	p, err := Open(d, 1, 1)
+	p, err := openFake(d, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +34,7 @@ func open(t testing.TB, d *graminetest.Device) *Device {
 
 func TestSuite(t *testing.T) {
 	d := graminetest.New()
-	teetest.Run(t, func() (tee.Platform, error) { return Open(d, 1, 1) })
+	teetest.Run(t, func() (tee.Platform, error) { return openFake(d, 1) })
 }
 
 // TestHardware runs where Gramine's device is; docs/platforms.md says how.
@@ -41,7 +46,7 @@ func TestHardware(t *testing.T) {
 }
 
 func TestEvidence(t *testing.T) {
-	e, err := open(t, graminetest.New()).Evidence(t.Context(), [64]byte{1, 2})
+	e, err := start(t, graminetest.New()).Evidence(t.Context(), [64]byte{1, 2})
 	if err != nil || e.Kind != attest.SGXQuote3 {
 		t.Fatalf("Evidence: got %v, %v", e.Kind, err)
 	}
@@ -68,7 +73,7 @@ func TestNoPlatform(t *testing.T) {
 	} {
 		d := graminetest.New()
 		row.change(d)
-		p, err := Open(d, 1, 1)
+		p, err := openFake(d, 1)
 		if p != nil || !errors.Is(err, tee.ErrNoPlatform) || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%s: got %v, want ErrNoPlatform with %q", row.name, err, row.text)
 		}
@@ -117,7 +122,7 @@ func TestRefusedDevices(t *testing.T) {
 	} {
 		d := graminetest.New()
 		row.change(d)
-		if p, err := Open(d, 1, 1); p != nil || err == nil || row.want != nil && !errors.Is(err, row.want) {
+		if p, err := openFake(d, 1); p != nil || err == nil || row.want != nil && !errors.Is(err, row.want) {
 			t.Errorf("%s: got %v, want %v", row.name, err, row.want)
 		}
 	}
@@ -148,7 +153,7 @@ func TestRefusedQuotes(t *testing.T) {
 		{"short write", func(d *graminetest.Device) { d.ShortOnce = true }, nil},
 	} {
 		d := graminetest.New()
-		p := open(t, d)
+		p := start(t, d)
 		if _, err := p.Evidence(t.Context(), [64]byte{7}); err != nil {
 			t.Fatal(err)
 		}
@@ -166,14 +171,21 @@ func TestRefusedQuotes(t *testing.T) {
 func TestEvidenceOfACancelledCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := open(t, graminetest.New()).Evidence(ctx, [64]byte{}); !errors.Is(err, context.Canceled) {
+	if _, err := start(t, graminetest.New()).Evidence(ctx, [64]byte{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Evidence: got %v, want Canceled", err)
+	}
+}
+
+func TestBadRandomness(t *testing.T) {
+	p, err := open(graminetest.New(), 1, 1, func() error { return tee.ErrEntropy })
+	if p != nil || !errors.Is(err, tee.ErrEntropy) {
+		t.Errorf("got %v, want ErrEntropy", err)
 	}
 }
 
 // TestUpdates says what an update does to what was sealed before.
 func TestUpdates(t *testing.T) {
-	before := open(t, graminetest.New())
+	before := start(t, graminetest.New())
 	for _, row := range []struct {
 		name   string
 		change func(*graminetest.Device)
@@ -196,7 +208,7 @@ func TestUpdates(t *testing.T) {
 		}
 		d := graminetest.New()
 		row.change(d)
-		after, err := Open(d, 1, row.svn)
+		after, err := openFake(d, row.svn)
 		if err != nil {
 			t.Fatalf("%s: %v", row.name, err)
 		}
@@ -212,7 +224,7 @@ func TestUpdates(t *testing.T) {
 
 // TestConcurrentEvidence is for the race detector: the fake locks nothing.
 func TestConcurrentEvidence(t *testing.T) {
-	p := open(t, graminetest.New())
+	p := start(t, graminetest.New())
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
@@ -248,11 +260,11 @@ func TestDir(t *testing.T) {
 	if err := Detect(Dir(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Dir(dir), 1, 1); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := openFake(Dir(dir), 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no more than a type: got %v, want ErrNotExist", err)
 	}
 	put(myTargetInfoFile, make([]byte, targetInfoSize))
-	if _, err := Open(Dir(dir), 1, 1); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := openFake(Dir(dir), 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("target_info must not be created: got %v, want ErrNotExist", err)
 	}
 	put(targetInfoFile, nil)
@@ -260,7 +272,7 @@ func TestDir(t *testing.T) {
 	put(signerKeyFile, []byte("0123456789abcdef"))
 	report := graminetest.New().Report
 	put(reportFile, append(report.Append(nil), make([]byte, 48)...))
-	if _, err := Open(Dir(dir), 1, 1); !errors.Is(err, tee.ErrEvidence) {
+	if _, err := openFake(Dir(dir), 1); !errors.Is(err, tee.ErrEvidence) {
 		t.Errorf("a recorded report: got %v, want ErrEvidence", err)
 	}
 }
@@ -272,7 +284,7 @@ func TestKnownSealKey(t *testing.T) {
 	d.Content = map[string][]byte{signerKeyFile: []byte("0123456789abcdef")}
 	q := tee.KeyRequest{Policy: tee.BindSigner, SVN: 1, KeyID: [32]byte{9}, Info: append([]byte{1}, d.Report.CPUSVN[:]...)}
 	const want = "e6641976e0b3430d1e6c251143e28e9d33b6e59e567f09f1c39ee8179b7de324"
-	k, err := open(t, d).SealKey(q)
+	k, err := start(t, d).SealKey(q)
 	if got := hex.EncodeToString(k.Expose()); err != nil || got != want {
 		t.Errorf("SealKey: got %s, %v, want %s", got, err, want)
 	}
