@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 )
 
@@ -61,6 +62,7 @@ func (a *app) report(err error) int {
 func hintFor(err error) string {
 	var dial *net.OpError
 	var certificate *tls.CertificateVerificationError
+	var refusal *api.Error
 	switch {
 	case errors.Is(err, ehsm.ErrNoCredentials):
 		return "ehsm enroll"
@@ -82,8 +84,22 @@ func hintFor(err error) string {
 		return "another key, another --aad, or a damaged ciphertext"
 	case ehsm.IsBadCredentials(err):
 		return "the service does not know these credentials; ehsm --profile NAME selects others, ehsm enroll makes new ones"
+	case ehsm.IsExportFailed(err):
+		return "another key, another --aad, or a data key that is too long for the target"
+	case ehsm.IsImportToken(err):
+		return "somebody else imports into this key; try again"
+	case ehsm.IsSecretNotFound(err):
+		return "ehsm secret list"
+	case ehsm.IsSecretExists(err):
+		return "ehsm secret put adds a version; the name of a deleted secret is taken until it is gone"
+	case ehsm.IsSecretDeleted(err):
+		return "ehsm secret restore NAME"
 	case ehsm.IsClock(err):
 		return "set the clock of this machine"
+	case errors.As(err, &refusal) && refusal.Message == api.MessageExportTarget:
+		return "the target is an RSA or SM2 key that encrypts, RSA of at least 2048 bits"
+	case errors.As(err, &refusal) && refusal.Message == api.MessageException:
+		return "the key is not for this: its spec, usage, origin or padding; ehsm key create --help"
 	}
 	return ""
 }

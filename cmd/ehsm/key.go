@@ -32,8 +32,14 @@ func newKey(a *app) *cobra.Command {
 	)
 }
 
+type keyFlags struct {
+	spec, usage, origin string
+	external            bool
+	paddings            []string
+}
+
 func newKeyCreate(a *app) *cobra.Command {
-	var spec, usage, origin string
+	var f keyFlags
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a key and print its id",
@@ -44,48 +50,54 @@ is given. A key of external origin waits for material that you import.`,
   ehsm key create --spec AES_GCM_128
   ehsm key create --spec EC_P256 --usage sign`,
 		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.createKey(cmd.Context(), spec, usage, origin) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.createKey(cmd.Context(), f) },
 	}
-	cmd.Flags().StringVar(&spec, "spec", string(api.AESGCM256), "algorithm and size: "+specNames())
-	cmd.Flags().StringVar(&usage, "usage", "", "`encrypt or sign`")
-	cmd.Flags().StringVar(&origin, "origin", "internal", "`internal or external`")
+	cmd.Flags().StringVar(&f.spec, "spec", string(api.AESGCM256), "algorithm and size: "+specNames())
+	cmd.Flags().StringVar(&f.usage, "usage", "", "`encrypt or sign`")
+	cmd.Flags().StringVar(&f.origin, "origin", "internal", "`internal or external`")
+	cmd.Flags().BoolVar(&f.external, "external", false, "the same as --origin external")
+	cmd.Flags().StringSliceVar(&f.paddings, "padding-modes", nil, "the only paddings of an RSA key: `pkcs1,oaep,pss`; all of its usage without it")
 	cmd.RegisterFlagCompletionFunc("spec", cobra.FixedCompletions(strings.Fields(specNames()), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func specNames() string {
-	var names []string
-	for _, s := range api.KeySpecs() {
-		names = append(names, strings.TrimPrefix(string(s), "EH_"))
+// request returns what the flags ask for.
+func (f *keyFlags) request() (req api.CreateKeyRequest, err error) {
+	if req.KeySpec, err = parseSpec(f.spec); err != nil {
+		return req, err
 	}
-	return strings.Join(names, " ")
-}
-
-func (a *app) createKey(ctx context.Context, spec, usage, origin string) error {
-	s := api.KeySpec("EH_" + strings.TrimPrefix(strings.ToUpper(spec), "EH_"))
-	if !slices.Contains(api.KeySpecs(), s) {
-		return usagef("spec is %q, want one of: %s", spec, specNames())
-	}
+	usage, origin := f.usage, f.origin
 	if usage == "" {
 		usage = "encrypt"
-		if strings.HasPrefix(string(s), "EH_EC_") || s == api.HMAC {
+		if strings.HasPrefix(string(req.KeySpec), "EH_EC_") || req.KeySpec == api.HMAC {
 			usage = "sign"
 		}
 	}
-	u, ok := map[string]api.KeyUsage{"encrypt": api.EncryptDecrypt, "sign": api.SignVerify}[usage]
-	if !ok {
-		return usagef("usage is %q, want encrypt or sign", usage)
+	if f.external {
+		origin = "external"
 	}
-	o, ok := map[string]api.Origin{"internal": api.InternalKey, "external": api.ExternalKey}[origin]
-	if !ok {
-		return usagef("origin is %q, want internal or external", origin)
+	var ok bool
+	if req.KeyUsage, ok = map[string]api.KeyUsage{"encrypt": api.EncryptDecrypt, "sign": api.SignVerify}[usage]; !ok {
+		return req, usagef("usage is %q, want encrypt or sign", usage)
+	}
+	if req.Origin, ok = map[string]api.Origin{"internal": api.InternalKey, "external": api.ExternalKey}[origin]; !ok {
+		return req, usagef("origin is %q, want internal or external", origin)
+	}
+	req.PaddingModes, err = parsePaddings(f.paddings)
+	return req, err
+}
+
+func (a *app) createKey(ctx context.Context, f keyFlags) error {
+	req, err := f.request()
+	if err != nil {
+		return err
 	}
 	client, err := a.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	id, err := client.CreateKey(ctx, s, u, o)
+	id, err := client.CreateKey(ctx, req.KeySpec, req.KeyUsage, req.Origin, req.PaddingModes...)
 	if err != nil {
 		return err
 	}

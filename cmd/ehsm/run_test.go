@@ -85,8 +85,8 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	walk(newRoot(&app{getenv: home(t)}))
-	if commands < 18 {
-		t.Errorf("got %d commands, want at least 18", commands)
+	if commands < 33 {
+		t.Errorf("got %d commands, want at least 33", commands)
 	}
 }
 
