@@ -183,6 +183,7 @@ func TestDecrypterRefuses(t *testing.T) {
 		name string
 		opts crypto.DecrypterOpts
 	}{
+		//lint:ignore SA1019 the API has this padding
 		{"session key", &rsa.PKCS1v15DecryptOptions{SessionKeyLen: 48}},
 		{"OAEP with SHA-1", &rsa.OAEPOptions{Hash: crypto.SHA1}},
 		{"OAEP without hash", &rsa.OAEPOptions{}},

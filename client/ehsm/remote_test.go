@@ -164,6 +164,7 @@ func TestDecrypter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//lint:ignore SA1019 the API has this padding
 	pkcs1, err := rsa.EncryptPKCS1v15(rand.Reader, public, want)
 	if err != nil {
 		t.Fatal(err)
@@ -181,6 +182,7 @@ func TestDecrypter(t *testing.T) {
 		{"OAEP", oaep, byOAEP},
 		{"OAEP of the service", own, byOAEP},
 		{"PKCS#1", pkcs1, nil},
+		//lint:ignore SA1019 the API has this padding
 		{"PKCS#1 with options", pkcs1, &rsa.PKCS1v15DecryptOptions{}},
 	} {
 		if got, err := d.Decrypt(nil, tt.ciphertext, tt.opts); err != nil || !bytes.Equal(got, want) {
@@ -285,6 +287,7 @@ func TestImportKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//lint:ignore SA1019 the API has this padding
 	wrapped, err := rsa.EncryptPKCS1v15(rand.Reader, p.PublicKey, material[:16])
 	if err != nil {
 		t.Fatal(err)

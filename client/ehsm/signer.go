@@ -127,6 +127,7 @@ func paddingOf(opts crypto.DecrypterOpts) (api.PaddingMode, error) {
 	switch o := opts.(type) {
 	case nil:
 		return api.PKCS1, nil
+	//lint:ignore SA1019 the API has this padding
 	case *rsa.PKCS1v15DecryptOptions:
 		if o.SessionKeyLen != 0 {
 			return "", errors.New("session keys of PKCS#1 v1.5 are not supported")
