@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -33,7 +34,9 @@ var (
 // Options adjust a Client. The zero value is usable.
 type Options struct {
 	// Connections to the core. The core executes cheap calls of one connection
-	// one after the other. Default 2.
+	// one after the other, and all that come together cost one system call, so a
+	// further connection is used only while the ones before it are crowded.
+	// Default 2.
 	Connections int
 	// CallTimeout is how long a call may stay without an answer before its
 	// connection counts as dead, in whole seconds. Default 60 s.
@@ -68,7 +71,6 @@ type Client struct {
 	stop    context.CancelFunc
 	keepers sync.WaitGroup
 	slots   []atomic.Pointer[session] // nil: not connected
-	next    atomic.Uint32             // slot of the next call
 	seconds atomic.Int64              // since the start, roughly
 	waiters sync.Pool                 // of *waiter
 
@@ -211,15 +213,27 @@ func (c *Client) adopt(info wire.Info) {
 	}
 }
 
+// crowd is how many calls may be open on a connection before others go to the
+// next one.
+const crowd = 16
+
 // pick returns a connection that works, and nil if there is none. If instance
-// is not nil, it must be one to that instance.
-func (c *Client) pick(instance *wire.UUID) *session {
-	first := int(c.next.Add(1))
+// is not nil, it must be one to that instance. It is the first that is not
+// crowded, or the one with the fewest calls.
+func (c *Client) pick(instance *wire.UUID) (best *session) {
+	fewest := int64(math.MaxInt64)
 	for i := range c.slots {
-		s := c.slots[(first+i)%len(c.slots)].Load()
-		if s != nil && !s.dead.Load() && (instance == nil || s.info.Instance == *instance) {
+		s := c.slots[i].Load()
+		if s == nil || s.dead.Load() || instance != nil && s.info.Instance != *instance {
+			continue
+		}
+		n := s.calls.Load()
+		if n < crowd {
 			return s
 		}
+		if n < fewest {
+			best, fewest = s, n
+		}
 	}
-	return nil
+	return best
 }

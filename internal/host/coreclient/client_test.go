@@ -189,6 +189,35 @@ func TestOutOfOrder(t *testing.T) {
 	})
 }
 
+// TestConnectionsFillUp has no call answered: the second connection is used once
+// the first is crowded, and then the one with fewer calls.
+func TestConnectionsFillUp(t *testing.T) {
+	for name, row := range map[string]struct{ calls, first, second int }{
+		"few":   {crowd, crowd, 0},
+		"more":  {crowd + 1, crowd, 1},
+		"equal": {2 * crowd, crowd, crowd},
+		"many":  {4 * crowd, 2 * crowd, 2 * crowd},
+	} {
+		connected(t, Options{Connections: 2}, func(t *testing.T, f *far, c *Client) {
+			got := map[net.Conn]int{}
+			var mu sync.Mutex
+			f.set(func() {
+				f.answer = func(c *farConn, _ wire.Frame) { mu.Lock(); got[c.Conn]++; mu.Unlock() }
+			})
+			var wg sync.WaitGroup
+			for range row.calls {
+				wg.Go(func() { c.Call(t.Context(), call("x")) })
+				synctest.Wait()
+			}
+			if first, second := got[f.conns[0]], got[f.conns[1]]; first != row.first || second != row.second {
+				t.Errorf("%s: got %d and %d calls, want %d and %d", name, first, second, row.first, row.second)
+			}
+			c.Close()
+			wg.Wait()
+		})
+	}
+}
+
 func TestLostConnection(t *testing.T) {
 	connected(t, Options{}, func(t *testing.T, f *far, c *Client) {
 		c.OnRestart(func(wire.Info) { t.Error("the same instance counts as a new one") })

@@ -33,7 +33,8 @@ type session struct {
 	nc     net.Conn
 	r      *bufio.Reader
 	info   wire.Info
-	dead   atomic.Bool // err is set
+	dead   atomic.Bool  // err is set
+	calls  atomic.Int64 // that somebody waits for
 
 	mu      sync.Mutex
 	changed sync.Cond // something to send, or room for more, or err
@@ -242,6 +243,8 @@ func (s *session) hasOlder(second int64) bool {
 
 // roundTrip sends a frame and waits for its answer.
 func (s *session) roundTrip(ctx context.Context, op wire.Op, m appender) (wire.Frame, error) {
+	s.calls.Add(1)
+	defer s.calls.Add(-1)
 	w := s.client.waiter()
 	number, err := s.send(op, m, w)
 	if err != nil {
