@@ -130,8 +130,42 @@ func (x *request) fitsMutation(v canon.Value) bool {
 	if v.Get(memberAction).Kind() != canon.Absent {
 		return false
 	}
-	for _, a := range x.core.actions {
-		if a.mutates && (v.Kind() == canon.Object || !a.cryptographic) && couldFit(v, a.members) {
+	return x.core.mutations.fit(v)
+}
+
+// mutations are the state-changing actions.
+type mutations struct {
+	actions []*action
+	members map[string]bool // names that any of them knows
+}
+
+func newMutations(all map[string]*action) *mutations {
+	m := &mutations{members: map[string]bool{}}
+	for name, a := range all {
+		if !a.mutates || name != a.name {
+			continue
+		}
+		m.actions = append(m.actions, a)
+		for i := range a.members {
+			m.members[a.members[i].name] = true
+			for _, name := range a.members[i].also {
+				m.members[name] = true
+			}
+		}
+	}
+	return m
+}
+
+// fit reports whether a payload passes as that of one of the actions. Most have
+// a member that none of them knows.
+func (m *mutations) fit(v canon.Value) bool {
+	for name := range v.Members() {
+		if !m.members[name] {
+			return false
+		}
+	}
+	for _, a := range m.actions {
+		if (v.Kind() == canon.Object || !a.cryptographic) && couldFit(v, a.members) {
 			if _, err := validate(v, a.members, true); err == nil {
 				return true
 			}

@@ -1,51 +1,49 @@
 package core
 
 import (
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"hash"
 	"sync"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 )
 
-// replyLabel derives the key that signs replies from a tenant's API key.
-const replyLabel = "ehsm-reply/v1"
-
 // openApp is a tenant ready for use.
 type openApp struct {
 	record.App
-	requests macs // under the API key's text
-	replies  macs // under the reply key
+	requests macs         // under the API key's text
+	replies  secret.Bytes // key of reply signatures, 32 bytes
 	material secret.Bytes
 }
 
-func newOpenApp(a record.App, apiKey secret.Bytes) (*openApp, error) {
-	reply, err := hkdf.Key(sha256.New, apiKey.Expose(), nil, replyLabel, sha256.Size)
-	if err != nil {
-		return nil, err
-	}
-	return &openApp{App: a, requests: newMACs(apiKey), replies: newMACs(secret.New(reply)), material: apiKey}, nil
+func newOpenApp(a record.App, apiKey secret.Bytes) *openApp {
+	reply := api.ReplyKey(apiKey.Expose())
+	return &openApp{App: a, requests: newMACs(apiKey), replies: secret.New(reply[:]), material: apiKey}
 }
 
 // macs computes HMAC-SHA-256 under one key. Keyed states are pooled, because
 // keying costs as much as a short message.
 type macs struct{ pool *sync.Pool }
 
-func newMACs(key secret.Bytes) macs {
-	return macs{&sync.Pool{New: func() any { return hmac.New(sha256.New, key.Expose()) }}}
+// keyed is a state with room for its result, which would escape otherwise.
+type keyed struct {
+	mac hash.Hash
+	tag [sha256.Size]byte
 }
 
-// sum returns the MAC over the parts.
-func (m macs) sum(parts ...[]byte) (tag [sha256.Size]byte) {
-	h := m.pool.Get().(hash.Hash)
-	defer m.pool.Put(h)
-	h.Reset()
-	for _, p := range parts {
-		h.Write(p)
-	}
-	h.Sum(tag[:0])
-	return tag
+func newMACs(key secret.Bytes) macs {
+	return macs{&sync.Pool{New: func() any { return &keyed{mac: hmac.New(sha256.New, key.Expose())} }}}
+}
+
+// sum returns the MAC over a message.
+func (m macs) sum(message []byte) [sha256.Size]byte {
+	k := m.pool.Get().(*keyed)
+	defer m.pool.Put(k)
+	k.mac.Reset()
+	k.mac.Write(message)
+	k.mac.Sum(k.tag[:0])
+	return k.tag
 }

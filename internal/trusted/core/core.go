@@ -75,13 +75,14 @@ type Config struct {
 
 // Core implements wire.Core in-process.
 type Core struct {
-	keys    *domainkey.Keyring
-	genesis genesis.Genesis
-	info    wire.Info
-	window  int64 // milliseconds
-	clock   *clock
-	chain   *audit.Chain
-	actions map[string]*action
+	keys      *domainkey.Keyring
+	genesis   genesis.Genesis
+	info      wire.Info
+	window    int64 // milliseconds
+	clock     *clock
+	chain     *audit.Chain
+	actions   map[string]*action
+	mutations *mutations
 
 	seen       *seen
 	replays    *replays
@@ -118,6 +119,7 @@ func New(cfg Config) (*Core, error) {
 		generators: newGenerators(),
 		failures:   newFailures(l.Failures),
 	}
+	c.mutations = newMutations(c.actions)
 	c.apps = newCache[*openApp](l.Apps, c.seen)
 	c.cmks = newCache[record.Key](l.Keys, c.seen)
 	c.sessions = newCache[*openSession](l.Sessions, c.seen)
@@ -130,9 +132,7 @@ func New(cfg Config) (*Core, error) {
 	}
 	noKey := make([]byte, apiKeyLen)
 	rand.Read(noKey) // never fails
-	if c.stranger, err = newOpenApp(record.App{}, secret.New(noKey)); err != nil {
-		return nil, err
-	}
+	c.stranger = newOpenApp(record.App{}, secret.New(noKey))
 	c.info = wire.Info{
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
@@ -166,10 +166,11 @@ func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
 	}
 	x := &request{core: c, call: call, now: c.clock.micros()}
 	res, err := x.execute()
-	var need *needError
-	if errors.As(err, &need) {
-		x.takeBack()
-		return need.answer(), nil
+	if err != nil {
+		if need := asNeed(err); need != nil {
+			x.takeBack()
+			return need.answer(), nil
+		}
 	}
 	if err != nil && !asRefusal(err).stores {
 		x.writes, x.onStored = nil, nil

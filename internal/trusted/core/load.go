@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
@@ -15,6 +16,13 @@ type needError struct {
 }
 
 func (e *needError) Error() string { return "records are needed" }
+
+// asNeed finds the need in err, or returns nil.
+func asNeed(err error) *needError {
+	var need *needError
+	errors.As(err, &need)
+	return need
+}
 
 func (e *needError) answer() *wire.Answer {
 	return &wire.Answer{Kind: wire.Need, NeedRecords: e.records, NeedList: e.list}
@@ -164,7 +172,7 @@ func (x *request) loadApp(tenant wire.UUID) (*cached[*openApp], error) {
 		if err != nil {
 			return nil, err
 		}
-		return newOpenApp(a, apiKey)
+		return newOpenApp(a, apiKey), nil
 	})
 }
 

@@ -3,8 +3,10 @@ package core
 import (
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strconv"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -46,11 +48,9 @@ func appendEnvelope(dst []byte, code int, res result) []byte {
 	return append(dst, '}')
 }
 
-// sign returns the reply signature: HMAC-SHA-256 under the tenant's reply key
-// over the request's MAC, the action and the exact body.
+// sign returns the reply signature.
 func (x *request) sign(body []byte) string {
-	tag := x.app.value.replies.sum(x.mac[:], []byte{byte(len(x.call.Action))}, []byte(x.call.Action), body)
-	return base64.StdEncoding.EncodeToString(tag[:])
+	return api.ReplySignature((*[32]byte)(x.app.value.replies.Expose()), &x.mac, x.call.Action, body)
 }
 
 // Two identical requests of a client that sends no nonce differ only in their
@@ -85,6 +85,7 @@ func (o object) key(name string) object {
 
 // base64 adds a member whose value is b in standard base64.
 func (o object) base64(name string, b []byte) object {
+	o = slices.Grow(o, len(`,"":""}`)+len(name)+base64.StdEncoding.EncodedLen(len(b)))
 	o = append(o.key(name), '"')
 	o = base64.StdEncoding.AppendEncode(o, b)
 	return append(o, '"')
