@@ -1,0 +1,59 @@
+package api
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// constants returns the string constants of a file of this package by name.
+func constants(t *testing.T, file string) map[string]string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		for i, value := range spec.Values {
+			if lit, ok := value.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if found[spec.Names[i].Name], err = strconv.Unquote(lit.Value); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return true
+	})
+	return found
+}
+
+// Every action, name and text that a caller may meet is in the documentation.
+func TestDocumented(t *testing.T) {
+	b, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, file := range []string{"api.go", "names.go", "errors.go", "reply.go"} {
+		for name, text := range constants(t, file) {
+			if name == "replyInfo" {
+				continue // docs/formats.md
+			}
+			n++
+			if !strings.Contains(string(b), text) {
+				t.Errorf("%s: docs/api.md does not have %q", name, text)
+			}
+		}
+	}
+	if n < 90 {
+		t.Errorf("got %d constants, want at least 90", n)
+	}
+}
