@@ -17,11 +17,10 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
-	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
-	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 )
 
-// svn is the security version of this program, which seal keys are bound to.
+// svn is the security version of this program, which seal keys are bound to. An
+// enclave must be signed with it.
 const svn = 1
 
 func main() {
@@ -57,16 +56,6 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "ehsm-core: unknown argument %q\nehsm-core: hint: ehsm-core --help\n", args[0])
 	return 2
-}
-
-// platform opens the TEE that is asked for. One that is not there is an error,
-// never another one.
-func platform(settings config.Core, stderr io.Writer) (tee.Platform, error) {
-	if settings.Platform != "sim" {
-		return nil, fmt.Errorf("%w: %q is not built into this program", tee.ErrNoPlatform, settings.Platform)
-	}
-	fmt.Fprintln(stderr, "ehsm-core: simulated TEE: keys are protected by file permissions only")
-	return sim.Open(settings.Sim, tee.ProductCore, svn)
 }
 
 func start(ctx context.Context, settings config.Core, stderr io.Writer) error {

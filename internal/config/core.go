@@ -21,7 +21,7 @@ func (c *Core) table() []setting {
 	return []setting{
 		{"EHSM_CORE_LISTEN", "unix:/run/ehsm/core.sock", "address for the manager: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
 		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json and domainkey.sealed", text(&c.Domain)},
-		{"EHSM_CORE_PLATFORM", "sim", "the TEE; sim is a simulation that protects nothing", text(&c.Platform)},
+		{"EHSM_CORE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_CORE_SIM", "", "directory of the simulated machine, for platform sim", text(&c.Sim)},
 		{"EHSM_CORE_APPS", "16384", "opened tenants kept in memory", number(&c.Apps, 16)},
 		{"EHSM_CORE_KEYS", "65536", "opened keys kept in memory", number(&c.Keys, 16)},

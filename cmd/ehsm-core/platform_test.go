@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestAbsentPlatforms has every hardware platform asked for on a machine without
+// it: the program refuses to start and says what to do.
+func TestAbsentPlatforms(t *testing.T) {
+	if _, err := os.Stat("/dev/attestation"); err == nil {
+		t.Skip("this is an enclave under Gramine")
+	}
+	if _, err := os.Stat("/sys/kernel/config/tsm"); err == nil {
+		t.Skip("this is a confidential guest")
+	}
+	for name, hints := range map[string][]string{
+		"gramine": {"gramine-sgx"},
+		"ego":     {"-tags ego", "ego run"},        // without and with the tag
+		"tsm":     {"-tags tsm", "load tdx_guest"}, // likewise
+		"sgx":     {`"sgx" is none of`},
+		"SIM":     {`"SIM" is none of`},
+	} {
+		env := map[string]string{"EHSM_CORE_PLATFORM": name, "EHSM_CORE_SIM": filepath.Join(t.TempDir(), "sim")}
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr)
+		out := stderr.String()
+		if code != 1 || !strings.Contains(out, "trusted execution environment not found") {
+			t.Errorf("%s: got %d, %s", name, code, out)
+		}
+		found := false
+		for _, h := range hints {
+			found = found || strings.Contains(out, h)
+		}
+		if !found {
+			t.Errorf("%s: no hint in %s", name, out)
+		}
+		if _, err := os.Stat(env["EHSM_CORE_SIM"]); err == nil {
+			t.Errorf("%s: fell back to the simulator", name)
+		}
+	}
+}
+
+func TestSimulatorSaysWhatItIs(t *testing.T) {
+	env := map[string]string{"EHSM_CORE_SIM": filepath.Join(t.TempDir(), "sim"), "EHSM_CORE_DOMAIN": t.TempDir()}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr); code != 1 {
+		t.Errorf("an empty domain: got %d", code)
+	}
+	for _, text := range []string{"simulated TEE", "platform sim: measurement ", "product 1, version 1", "genesis.json"} {
+		if !strings.Contains(stderr.String(), text) {
+			t.Errorf("no %q in %s", text, &stderr)
+		}
+	}
+}
