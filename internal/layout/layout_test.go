@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,7 @@ var rules = []struct {
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
 	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted"}},
 	{"internal/layout", nil},
+	{"deploy", nil},
 	{"test", []string{"api", "client", "internal", "test"}},
 	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/host/dev", "cmd/ehsm"}},
 	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/wire", "internal/host"}},
@@ -71,6 +73,7 @@ func list(t *testing.T, args ...string) []pkg {
 func goRun(command string, args ...string) ([]byte, error) {
 	var stderr bytes.Buffer
 	c := exec.Command("go", append([]string{command}, args...)...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=1") // or files with cgo would not be listed
 	c.Stderr = &stderr
 	out, err := c.Output()
 	if err != nil {
@@ -94,8 +97,22 @@ func ruleFor(path string) (imports []string, ok bool) {
 	return rules[best].imports, true
 }
 
+// tagSets are the ways in which the TEE program is built, each with the list of
+// what it links.
+var tagSets = []struct{ tags, file string }{
+	{"", "../../trusted-deps.txt"},
+	{"tsm", "../../trusted-deps-tsm.txt"},
+	{"ego", "../../trusted-deps-ego.txt"},
+}
+
 func TestImports(t *testing.T) {
-	pkgs := list(t, module+"/...")
+	for _, set := range tagSets {
+		t.Run("tags "+set.tags, func(t *testing.T) { checkImports(t, set.tags) })
+	}
+}
+
+func checkImports(t *testing.T, tags string) {
+	pkgs := list(t, "-tags="+tags, module+"/...")
 	checked := 0
 	for _, p := range pkgs {
 		path := strings.TrimPrefix(p.ImportPath, module+"/")
@@ -129,9 +146,9 @@ func TestOnlyDevJoinsTheTrees(t *testing.T) {
 	}
 }
 
-func deps(t *testing.T, target string) (standard, ours, others []string) {
+func deps(t *testing.T, target, tags string) (standard, ours, others []string) {
 	t.Helper()
-	for _, p := range list(t, "-deps", target) {
+	for _, p := range list(t, "-tags="+tags, "-deps", target) {
 		switch {
 		case p.Standard:
 			standard = append(standard, p.ImportPath)
@@ -147,37 +164,57 @@ func deps(t *testing.T, target string) (standard, ours, others []string) {
 }
 
 // TestTrustedDependencies compares everything that enters the TEE, beyond the
-// standard library, with the reviewed list. Update it with
+// standard library, with the reviewed list of each build tag. Update them with
 // UPDATE_TRUSTED_DEPS=1 and say in the commit why the change is worth reviewing.
 func TestTrustedDependencies(t *testing.T) {
-	const file = "../../trusted-deps.txt"
-	_, ours, others := deps(t, module+"/cmd/ehsm-core")
-	got := strings.Join(append(ours, others...), "\n") + "\n"
-	if os.Getenv("UPDATE_TRUSTED_DEPS") != "" {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+	for _, set := range tagSets {
+		_, ours, others := deps(t, module+"/cmd/ehsm-core", set.tags)
+		got := strings.Join(append(ours, others...), "\n") + "\n"
+		if os.Getenv("UPDATE_TRUSTED_DEPS") != "" {
+			if err := os.WriteFile(set.file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(set.file)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("what the TEE program links differs from trusted-deps.txt; got:\n%s", got)
+		if got != string(want) {
+			t.Errorf("what the TEE program links with tags %q differs from %s; got:\n%s", set.tags, filepath.Base(set.file), got)
+		}
 	}
 }
 
+// egoLinks is what EGo's package brings that no other program in a TEE links:
+// the client of a quote service that is never called.
+var egoLinks = []string{"net/http"}
+
 func TestCoreLinksNoServerAndNoDatabase(t *testing.T) {
-	standard, ours, others := deps(t, module+"/cmd/ehsm-core")
-	for _, p := range slices.Concat(standard, ours, others) {
-		if p == "net/http" || p == "database/sql" || strings.Contains(p, "sqlite") || strings.Contains(p, "pgx") || in(module+"/internal/host", p) {
-			t.Errorf("ehsm-core links %s", p)
+	for _, set := range tagSets {
+		standard, ours, others := deps(t, module+"/cmd/ehsm-core", set.tags)
+		for _, p := range slices.Concat(standard, ours, others) {
+			if set.tags == "ego" && slices.Contains(egoLinks, p) {
+				continue
+			}
+			if p == "net/http" || p == "database/sql" || strings.Contains(p, "sqlite") || strings.Contains(p, "pgx") || in(module+"/internal/host", p) {
+				t.Errorf("ehsm-core with tags %q links %s", set.tags, p)
+			}
+		}
+	}
+}
+
+// TestDefaultCoreIsPureGo keeps cgo out of the program that runs under Gramine.
+func TestDefaultCoreIsPureGo(t *testing.T) {
+	_, ours, others := deps(t, module+"/cmd/ehsm-core", "")
+	for _, p := range list(t, slices.Concat(ours, others)...) {
+		if slices.Contains(p.Imports, "C") || slices.Contains(p.Imports, "runtime/cgo") {
+			t.Errorf("ehsm-core uses cgo in %s", p.ImportPath)
 		}
 	}
 }
 
 func TestManagerLinksNothingTrusted(t *testing.T) {
-	_, ours, _ := deps(t, module+"/cmd/ehsm-kms")
+	_, ours, _ := deps(t, module+"/cmd/ehsm-kms", "")
 	if len(ours) == 0 {
 		t.Error("ehsm-kms has no dependencies")
 	}
@@ -189,7 +226,7 @@ func TestManagerLinksNothingTrusted(t *testing.T) {
 }
 
 func TestPublicTypesUseOnlyTheStandardLibrary(t *testing.T) {
-	if _, _, others := deps(t, module+"/api/..."); len(others) > 0 {
+	if _, _, others := deps(t, module+"/api/...", ""); len(others) > 0 {
 		t.Errorf("api links %v", others)
 	}
 }
