@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 
-	"github.com/ehsm-kms/ehsm/api/canon"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -28,30 +27,58 @@ type key struct {
 // nothing to fetch: the core has the text for every request that cannot be
 // read, so those go to it without records.
 func peek(action string, body []byte) (n names, ok bool) {
-	v, err := canon.Parse(body)
-	if err != nil {
+	var appid, payload []byte
+	for name, value := range members(body) {
+		switch string(name) {
+		case "appid":
+			appid = value
+		case "payload":
+			payload = value
+		}
+	}
+	var err error
+	if n.tenant, err = wire.ParseUUID(text(appid)); err != nil {
 		return n, false
 	}
-	if n.tenant, err = wire.ParseUUID(v.Get("appid").Text()); err != nil {
-		return n, false
+	n.look(action, payload)
+	return n, true
+}
+
+// look reads the names out of a payload. Of several members with one name the
+// last one counts, as it does for the core.
+func (n *names) look(action string, payload []byte) {
+	var ids [len(n.keys)][]byte
+	var secretName, ciphertext []byte
+	for name, value := range members(payload) {
+		switch string(name) {
+		case "keyid":
+			ids[0] = value
+		case "ukeyid":
+			ids[1] = value
+		case "encryptionKeyId":
+			ids[2] = value
+		case "secretName":
+			secretName = value
+		default:
+			if opens(action, name) && len(value) > messageText {
+				ciphertext = value
+			}
+		}
 	}
-	payload := v.Get("payload")
-	if id, err := wire.ParseUUID(payload.Get("keyid").Text()); err == nil {
-		n.add(key{id, version(action, id, payload)})
+	if id, err := wire.ParseUUID(text(ids[0])); err == nil {
+		n.add(key{id, messageVersion(text(ciphertext), id)})
 		if action == "GetParametersForImport" || action == "ImportKeyMaterial" {
 			n.session = id
 		}
 	}
-	if id, err := wire.ParseUUID(payload.Get("ukeyid").Text()); err == nil {
-		n.add(key{id: id})
+	for _, value := range ids[1:] {
+		if id, err := wire.ParseUUID(text(value)); err == nil {
+			n.add(key{id: id})
+		}
 	}
-	if id, err := wire.ParseUUID(payload.Get("encryptionKeyId").Text()); err == nil {
-		n.add(key{id: id})
-	}
-	if name := payload.Get("secretName").Text(); name != "" {
+	if name := text(secretName); name != "" {
 		n.secret = wire.SecretID(n.tenant, name)
 	}
-	return n, true
 }
 
 // add takes a key, unless it is there already.
@@ -65,22 +92,16 @@ func (n *names) add(k key) {
 	n.n++
 }
 
-// version finds the key version in the ciphertext that an action opens, or 0 if
-// the action opens none or it was not made with this key.
-func version(action string, id wire.UUID, payload canon.Value) uint32 {
-	var spellings []string
+// opens reports whether an action opens, with the key keyid, the ciphertext in the
+// member of this name. If it was made with that key it names the version.
+func opens(action string, name []byte) bool {
 	switch action {
 	case "Decrypt":
-		spellings = []string{"ciphertext"}
+		return string(name) == "ciphertext"
 	case "ExportDataKey":
-		spellings = []string{"olddatakey_base", "olddatakey", "old_data_key"}
+		return string(name) == "olddatakey_base" || string(name) == "olddatakey" || string(name) == "old_data_key"
 	}
-	for _, name := range spellings {
-		if v := messageVersion(payload.Get(name).Text(), id); v != 0 {
-			return v
-		}
-	}
-	return 0
+	return false
 }
 
 const (
