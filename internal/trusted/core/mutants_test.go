@@ -138,9 +138,9 @@ func kill(t *testing.T, binary, check string, tests []surveyed) string {
 }
 
 func run(t *testing.T, binary, mutant, test, trace string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.run", "^"+test+"$", "-test.failfast", "-test.timeout", "1m")
+	cmd := exec.CommandContext(ctx, binary, "-test.run", "^"+test+"$", "-test.failfast", "-test.timeout", "5m")
 	cmd.Env = append(os.Environ(), "EHSM_MUTANT="+mutant, "EHSM_TRACE="+trace)
 	return cmd.CombinedOutput()
 }
