@@ -27,6 +27,7 @@ var rules = []struct {
 	{"api", []string{"api"}},
 	{"client/ehsm", []string{"api", "client/ehsm"}},
 	{"client/ehsmtest", []string{"api", "client/ehsm", "internal/host/dev"}},
+	{"docs/examples", []string{"api", "client/ehsm"}},
 	{"client/ehsm/attested", []string{"api", "client/ehsm", "internal/attest"}},
 	{"internal/attest", []string{"api", "internal/wire", "internal/attest"}},
 	{"internal/bench", []string{"api", "client/ehsm", "internal/bench"}},
