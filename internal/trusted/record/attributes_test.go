@@ -44,11 +44,6 @@ func set(at int, value byte) func([]byte) []byte {
 	return func(b []byte) []byte { b[at] = value; return b }
 }
 
-// zero overwrites n bytes.
-func zero(at, n int) func([]byte) []byte {
-	return func(b []byte) []byte { clear(b[at : at+n]); return b }
-}
-
 func cut(n int) func([]byte) []byte { return func(b []byte) []byte { return b[:len(b)-n] } }
 
 func add(more ...byte) func([]byte) []byte {
