@@ -9,6 +9,11 @@
 //	keyID, err := client.CreateKey(ctx, api.AESGCM256, api.EncryptDecrypt, api.InternalKey)
 //	ciphertext, err := client.Encrypt(ctx, keyID, plaintext, nil)
 //
+// A key of the service can be a crypto.Signer (Signer), for certificates and TLS
+// servers, and a crypto.Decrypter (Decrypter). Envelope encrypts what is larger
+// than the service takes. The value of a secret (GetSecretValue) is of a type that
+// does not print.
+//
 // What protects a call: every request carries a random nonce, names its action
 // under the signature, and is signed with the API key. Every reply must carry
 // the signature of the core in the TEE under a key derived from the API key,

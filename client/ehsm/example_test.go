@@ -2,9 +2,11 @@ package ehsm_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"os"
 
 	"github.com/ehsm-kms/ehsm/api"
@@ -85,4 +87,55 @@ func ExampleEnvelope() {
 		return err
 	}
 	_, _ = encrypt, decrypt
+}
+
+func ExampleClient_Signer() {
+	ctx := context.Background()
+	var client *ehsm.Client // from New
+	keyID, err := client.CreateKey(ctx, api.ECP256, api.SignVerify, api.InternalKey)
+	if err != nil {
+		log.Fatal(err)
+	}
+	signer, err := client.Signer(ctx, keyID)
+	if err != nil {
+		log.Fatal(err)
+	}
+	// The private key of these certificates stays in the core.
+	chain := [][]byte{ /* DER of the certificate and its issuers */ }
+	server := &http.Server{TLSConfig: &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: signer}},
+	}}
+	log.Fatal(server.ListenAndServeTLS("", ""))
+}
+
+func ExampleClient_ImportKey() {
+	ctx := context.Background()
+	var client *ehsm.Client // from New
+	keyID, err := client.CreateKey(ctx, api.AESGCM256, api.EncryptDecrypt, api.ExternalKey)
+	if err != nil {
+		log.Fatal(err)
+	}
+	material, err := os.ReadFile("own.key") // 32 bytes
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer clear(material)
+	if err := client.ImportKey(ctx, keyID, material); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func ExampleClient_GetSecretValue() {
+	ctx := context.Background()
+	var client *ehsm.Client // from New
+	secret, err := client.GetSecretValue(ctx, "db-password", 0)
+	switch {
+	case ehsm.IsSecretNotFound(err):
+		log.Fatal("no such secret, or it is deleted")
+	case err != nil:
+		log.Fatal(err)
+	}
+	fmt.Println(secret)               // prints no value
+	password := secret.Value.Expose() // this is it
+	_ = password
 }
