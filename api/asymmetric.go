@@ -2,12 +2,11 @@ package api
 
 // More limits, in bytes before base64.
 const (
-	MaxMessage     = 6144 // of Sign and Verify
-	MaxSM2         = 255  // plaintext that an SM2 key encrypts
-	MaxWrapped     = 6144 // encrypted data key or key material
-	MaxSignature   = 512  // of Verify
-	MaxPublicKey   = 8192 // UTF-16 units of UPubKey
-	MaxImportToken = 8192 // characters
+	MaxMessage   = 6144 // of Sign and Verify
+	MaxSM2       = 255  // plaintext that an SM2 key encrypts
+	MaxWrapped   = 6144 // encrypted data key or key material
+	MaxSignature = 512  // of Verify
+	MaxPublicKey = 8192 // UTF-16 units of UPubKey
 )
 
 // AsymmetricEncryptRequest asks to encrypt under an RSA or SM2 key: with RSA of
