@@ -42,8 +42,3 @@ func openPlatform(settings config.Core, stderr io.Writer) (tee.Platform, error) 
 	}
 	return nil, fmt.Errorf("%w: %q is none of sim, gramine, ego, tsm", tee.ErrNoPlatform, settings.Platform)
 }
-
-// notBuilt is what a program without a platform says of it.
-func notBuilt(name string) (tee.Platform, error) {
-	return nil, fmt.Errorf("%w: %s is not built into this program; build it with -tags %s", tee.ErrNoPlatform, name, name)
-}

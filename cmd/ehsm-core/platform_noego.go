@@ -2,6 +2,12 @@
 
 package main
 
-import "github.com/ehsm-kms/ehsm/internal/trusted/tee"
+import (
+	"fmt"
 
-func openEGo() (tee.Platform, error) { return notBuilt("ego") }
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+)
+
+func openEGo() (tee.Platform, error) {
+	return nil, fmt.Errorf("%w: ego is not built into this program; build it with -tags ego", tee.ErrNoPlatform)
+}

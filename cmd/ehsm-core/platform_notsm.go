@@ -2,6 +2,12 @@
 
 package main
 
-import "github.com/ehsm-kms/ehsm/internal/trusted/tee"
+import (
+	"fmt"
 
-func openTSM() (tee.Platform, error) { return notBuilt("tsm") }
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+)
+
+func openTSM() (tee.Platform, error) {
+	return nil, fmt.Errorf("%w: tsm is not built into this program; build it with -tags tsm", tee.ErrNoPlatform)
+}

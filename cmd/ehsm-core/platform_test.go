@@ -12,10 +12,10 @@ import (
 // it: the program refuses to start and says what to do.
 func TestAbsentPlatforms(t *testing.T) {
 	if _, err := os.Stat("/dev/attestation"); err == nil {
-		t.Skip("this is an enclave under Gramine")
+		t.Skip("this is TEE hardware, under Gramine")
 	}
 	if _, err := os.Stat("/sys/kernel/config/tsm"); err == nil {
-		t.Skip("this is a confidential guest")
+		t.Skip("this is TEE hardware, a confidential guest")
 	}
 	for name, hints := range map[string][]string{
 		"gramine": {"gramine-sgx"},

@@ -16,7 +16,7 @@ import (
 // TestHardware runs in an enclave; docs/platforms.md says how.
 func TestHardware(t *testing.T) {
 	if err := Detect(); err != nil {
-		t.Skip("not in an enclave: ", err)
+		t.Skip("needs TEE hardware, under ego run: ", err)
 	}
 	teetest.Run(t, func() (tee.Platform, error) { return Open(tee.ProductCore, 1) })
 }
@@ -24,7 +24,7 @@ func TestHardware(t *testing.T) {
 // TestRealRuntimeOutside has EGo's own code, outside an enclave.
 func TestRealRuntimeOutside(t *testing.T) {
 	if err := Detect(); err == nil {
-		t.Skip("this is an enclave")
+		t.Skip("this is TEE hardware")
 	}
 	request := keyRequest{policy: policySigner}.encode()
 	if k, err := enclave.GetSealKey(request); err != nil || !bytes.Equal(k, make([]byte, 16)) {

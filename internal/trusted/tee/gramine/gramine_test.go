@@ -40,7 +40,7 @@ func TestSuite(t *testing.T) {
 // TestHardware runs where Gramine's device is; docs/platforms.md says how.
 func TestHardware(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(DefaultDir, typeFile)); err != nil {
-		t.Skip("not under gramine-sgx: ", err)
+		t.Skip("needs TEE hardware, under gramine-sgx: ", err)
 	}
 	teetest.Run(t, func() (tee.Platform, error) { return Open(Dir(DefaultDir), tee.ProductCore, 1) })
 }

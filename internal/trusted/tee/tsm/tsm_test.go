@@ -115,7 +115,7 @@ func TestSuite(t *testing.T) {
 func TestHardware(t *testing.T) {
 	client, err := Client()
 	if err != nil {
-		t.Skip("not in a confidential guest: ", err)
+		t.Skip("needs TEE hardware, a confidential guest: ", err)
 	}
 	teetest.Run(t, func() (tee.Platform, error) { return Open(client, tee.ProductCore, 1) })
 }
