@@ -45,10 +45,12 @@ step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:gi
 step "gofmt" unformatted
 step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core
+step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core
 step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "tests with the race detector" go_test -race -shuffle=on
+step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./cmd/ehsm-core
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/dcap/verify
 step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/trusted/core
 step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
