@@ -51,13 +51,24 @@ type Platform struct {
 
 // extension reads the SGX extension of the PCK certificate.
 func (v *verification) extension() error {
-	p, err := parseExtension(v.pck)
+	p, err := PlatformOf(v.pck)
 	if err != nil {
 		return err
 	}
-	p.Serial = hex.EncodeToString(v.pck.SerialNumber.Bytes())
 	v.result.Platform = p
 	return nil
+}
+
+// PlatformOf reads what a PCK certificate says of its machine. It does not verify
+// the certificate: only what Verify returns is vouched for. Errors: those named
+// ErrExtension.
+func PlatformOf(pck *x509.Certificate) (Platform, error) {
+	p, err := parseExtension(pck)
+	if err != nil {
+		return Platform{}, err
+	}
+	p.Serial = hex.EncodeToString(pck.SerialNumber.Bytes())
+	return p, nil
 }
 
 func parseExtension(c *x509.Certificate) (p Platform, err error) {
