@@ -29,12 +29,13 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"kms":    startKMS,
-			"setenv": setenv,
-			"flip":   flip,
-			"size":   size,
-			"mode":   mode,
-			"files":  files,
+			"kms":     startKMS,
+			"vectors": vectors,
+			"setenv":  setenv,
+			"flip":    flip,
+			"size":    size,
+			"mode":    mode,
+			"files":   files,
 		},
 		RequireUniqueNames: true,
 	})

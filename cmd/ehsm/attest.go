@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+)
+
+// Limits of the files of a verification, in bytes. Those of policies and of the
+// parts of collateral are in their packages.
+const (
+	maxQuoteFile = 4 * sgx.MaxSize // hex digits, with room for line ends
+	maxRootFile  = 64 << 10
+	maxPolicy    = 1 << 20
+)
+
+func newAttest(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "attest",
+		Short: "Read and verify quotes of SGX enclaves",
+		Example: `  ehsm attest show quote.bin
+  ehsm attest verify quote.bin --collateral collateral.json --policy policy.json`,
+	}, newAttestShow(a), newAttestVerify(a))
+}
+
+// evidenceFlags name what a quote is verified with.
+type evidenceFlags struct {
+	collateral, root, at string
+	policy, reportData   string // of attest verify only
+}
+
+// evidence is what a quote is judged by, read from the files that the flags name.
+type evidence struct {
+	file       string
+	raw        []byte // the quote
+	collateral *verify.Collateral
+	policy     *validate.Policy
+	reportData *[64]byte // what the quote must bind, if that is known
+	options    verify.Options
+	rootName   string
+}
+
+// readEvidence reads the files. It judges nothing but their form.
+func (a *app) readEvidence(ctx context.Context, file string, f evidenceFlags) (*evidence, error) {
+	e := &evidence{file: file, rootName: "Intel's SGX root CA"}
+	e.options.Roots = []*x509.Certificate{verify.IntelRoot()}
+	var err error
+	if e.options.Now, err = parseAt(f.at); err != nil {
+		return nil, err
+	}
+	if e.reportData, err = parseReportData(f.reportData); err != nil {
+		return nil, err
+	}
+	b, err := a.readLimited(ctx, file, maxQuoteFile)
+	if err != nil {
+		return nil, err
+	}
+	e.raw = quoteBytes(b)
+	if f.root != "" {
+		if e.options.Roots, err = a.readRoots(ctx, f.root); err != nil {
+			return nil, err
+		}
+		e.rootName = f.root
+	}
+	if f.collateral != "" {
+		if e.collateral, err = a.readCollateral(ctx, f.collateral); err != nil {
+			return nil, err
+		}
+	}
+	if f.policy != "" {
+		if e.policy, err = a.readPolicy(ctx, f.policy); err != nil {
+			return nil, err
+		}
+		// The policy's other bounds are left to validate, so that "not wanted"
+		// is not reported as "not genuine". Its grace periods are for machines
+		// that a service admitted before, which nobody knows here.
+		e.options.AllowSim = e.policy.AllowSim
+	}
+	return e, nil
+}
+
+// readLimited reads a file that must not be longer than limit bytes.
+func (a *app) readLimited(ctx context.Context, path string, limit int) ([]byte, error) {
+	r, _, err := a.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("read %s: it is longer than %d bytes", path, limit)
+	}
+	return b, nil
+}
+
+// quoteBytes decodes hex digits with white space between them, and returns what
+// is none as it is: a binary quote starts with bytes that are no hex digits.
+func quoteBytes(b []byte) []byte {
+	text := string(bytes.Join(bytes.Fields(b), nil))
+	raw, err := hex.DecodeString(strings.TrimPrefix(text, "0x"))
+	if err != nil || len(raw) == 0 {
+		return b
+	}
+	return raw
+}
+
+// errSNP refuses AMD's reports by their name, as package quote does TDX quotes.
+var errSNP = errors.New("SEV-SNP report: not built in")
+
+// foreign returns why evidence is of a kind that is not verified here, or nil.
+// That says nothing about whether it is genuine.
+func foreign(raw []byte) error {
+	const snpSize, snpFirst, snpLast = 1184, 2, 5 // bytes and versions: AMD SEV-SNP ABI, ATTESTATION_REPORT
+	if len(raw) >= snpSize {
+		if v := binary.LittleEndian.Uint32(raw); v >= snpFirst && v <= snpLast {
+			return errSNP
+		}
+	}
+	_, err := sgx.Parse(raw)
+	for _, kind := range []error{sgx.ErrTDX, sgx.ErrVersion, sgx.ErrTEEType, sgx.ErrKeyType, sgx.ErrVendor, sgx.ErrCertType} {
+		if errors.Is(err, kind) {
+			return err
+		}
+	}
+	return nil
+}
+
+// readCollateral reads a bundle of ours, or the JSON that verifiers exchange.
+func (a *app) readCollateral(ctx context.Context, path string) (*verify.Collateral, error) {
+	b, err := a.readLimited(ctx, path, verify.MaxBundle)
+	if err != nil {
+		return nil, err
+	}
+	decode := verify.DecodeCollateral
+	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
+		decode = verify.DecodeCollateralJSON
+	}
+	c, err := decode(b)
+	if err != nil { // the text may quote the file, which nobody vouches for
+		return nil, withHint(fmt.Errorf("read %s: %s", path, printable(err.Error())),
+			"collateral is JSON with tcb_info, qe_identity, both CRLs and so on, or a bundle: docs/formats.md#collateral-v1")
+	}
+	return &c, nil
+}
+
+func (a *app) readPolicy(ctx context.Context, path string) (*validate.Policy, error) {
+	b, err := a.readLimited(ctx, path, maxPolicy)
+	if err != nil {
+		return nil, err
+	}
+	p, err := validate.ParsePolicy(b)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("read %s: %w", path, err), "docs/formats.md#attestation-policy-v1 has an example")
+	}
+	for _, w := range p.Warnings() {
+		a.warn("policy: %s", w)
+	}
+	return p, nil
+}
+
+// readRoots reads one or more certificates in PEM.
+func (a *app) readRoots(ctx context.Context, path string) (roots []*x509.Certificate, err error) {
+	rest, err := a.readLimited(ctx, path, maxRootFile)
+	if err != nil {
+		return nil, err
+	}
+	for len(bytes.TrimSpace(rest)) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("read %s: want certificates in PEM and nothing else", path)
+		}
+		root, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		roots = append(roots, root)
+	}
+	if len(roots) == 0 {
+		return nil, fmt.Errorf("read %s: no certificate in it", path)
+	}
+	return roots, nil
+}
+
+// parseAt reads a time or a date, which means its first instant in UTC. The
+// empty text means now.
+func parseAt(text string) (time.Time, error) {
+	if text == "" {
+		return time.Now().UTC().Truncate(time.Second), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, usagef("--at is %q, want a time such as 2025-06-25T00:00:00Z, or a date", text)
+}
+
+func parseReportData(text string) (*[64]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != 64 {
+		return nil, usagef("--report-data is %q, want 128 hex digits", text)
+	}
+	return (*[64]byte)(b), nil
+}
