@@ -47,7 +47,7 @@ func TestRun(t *testing.T) {
 		t.Run(tt.transport, func(t *testing.T) {
 			o := testOptions(t)
 			o.HTTP = tt.plain
-			o.Operations = OperationNames()
+			o.Operations = []string{"encrypt", "decrypt", "datakey", "createkey"} // what the small service of this test has
 			report, err := Run(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ehsm-kms/ehsm/api"
@@ -34,12 +35,12 @@ type operation struct {
 
 // operations returns all operations in the order of the documentation.
 func operations() []operation {
-	return []operation{
+	return slices.Concat([]operation{
 		{"encrypt", api.Encrypt, true, prepareEncrypt},
 		{"decrypt", api.Decrypt, true, prepareDecrypt},
 		{"datakey", api.GenerateDataKey, false, prepareDataKey},
 		{"createkey", api.CreateKey, false, prepareCreateKey},
-	}
+	}, asymmetricOperations(), secretOperations())
 }
 
 // OperationNames returns the names that Options.Operations may have.
