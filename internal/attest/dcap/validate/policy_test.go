@@ -84,6 +84,8 @@ func TestPolicyRefused(t *testing.T) {
 		"any as text":                {`"platforms"`, `"any_platform": "yes", "platforms"`},
 		"platform twice":             {`"pck_serial": "0a1b2c"`, `"ppid": "186950b6d8d014d89f0c144d1d90ebad"`},
 		"platform without a name":    {`"name": "rack 1, node 1", `, ``},
+		"platform with empty name":   {`"name": "rack 1, node 1"`, `"name": ""`},
+		"advisory empty":             {`"INTEL-SA-00615"`, `""`},
 		"PPID of zeros":              {`186950b6d8d014d89f0c144d1d90ebad`, strings.Repeat("00", 16)},
 		"PPID short":                 {`186950b6d8d014d89f0c144d1d90ebad`, `186950b6`},
 		"PPID and serial":            {`"pck_serial"`, `"ppid": "286950b6d8d014d89f0c144d1d90ebad", "pck_serial"`},
