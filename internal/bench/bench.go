@@ -295,17 +295,21 @@ func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, 
 }
 
 func (r *run) nativeSide(ctx context.Context, op operation, size, conns int) (*side, error) {
-	payload, p, err := op.prepare(ctx, r.tenant, size)
-	if err != nil {
-		return nil, err
-	}
-	text, err := json.Marshal(payload)
-	if err != nil {
-		return nil, err
-	}
-	return newSide(ctx, r.native, r.service.pids, conns, p, func() (*worker, error) {
+	var text []byte
+	var p proof
+	return newSide(ctx, r.native, r.service.pids, conns, func() (*worker, proof, error) {
+		if text == nil || op.own {
+			payload, q, err := op.prepare(ctx, r.tenant, size)
+			if err != nil {
+				return nil, nil, err
+			}
+			if text, err = json.Marshal(payload); err != nil {
+				return nil, nil, err
+			}
+			p = q
+		}
 		s, err := newNativeSource(r.native.host, r.tenant.client, r.tenant.cred, op.action, text)
-		return &worker{source: s, check: checkNative}, err
+		return &worker{source: s, check: checkNative}, p, err
 	})
 }
 
@@ -315,16 +319,16 @@ func (r *run) ceilingSide(ctx context.Context, size, conns int) (*side, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSide(ctx, r.ceiling, r.pids, conns, proveCeiling(plaintext), func() (*worker, error) {
-		return &worker{source: s}, nil
+	return newSide(ctx, r.ceiling, r.pids, conns, func() (*worker, proof, error) {
+		return &worker{source: s}, proveCeiling(plaintext), nil
 	})
 }
 
 // newSide opens the connections and proves one answer on each.
-func newSide(ctx context.Context, e endpoint, pids []int, conns int, p proof, newWorker func() (*worker, error)) (*side, error) {
+func newSide(ctx context.Context, e endpoint, pids []int, conns int, newWorker func() (*worker, proof, error)) (*side, error) {
 	d := &side{pids: pids}
 	for range conns {
-		w, err := newWorker()
+		w, p, err := newWorker()
 		if err == nil {
 			w.conn, err = e.dial(ctx)
 		}

@@ -28,6 +28,7 @@ type operation struct {
 	name   string // of the option that chooses it
 	action string
 	sized  bool // it takes an input of a chosen size
+	own    bool // each connection has a payload of its own
 	// prepare returns the payload, which encodes as a JSON object, and the
 	// proof of an answer to it.
 	prepare func(ctx context.Context, t *tenant, size int) (payload any, p proof, err error)
@@ -36,10 +37,10 @@ type operation struct {
 // operations returns all operations in the order of the documentation.
 func operations() []operation {
 	return slices.Concat([]operation{
-		{"encrypt", api.Encrypt, true, prepareEncrypt},
-		{"decrypt", api.Decrypt, true, prepareDecrypt},
-		{"datakey", api.GenerateDataKey, false, prepareDataKey},
-		{"createkey", api.CreateKey, false, prepareCreateKey},
+		{"encrypt", api.Encrypt, true, false, prepareEncrypt},
+		{"decrypt", api.Decrypt, true, false, prepareDecrypt},
+		{"datakey", api.GenerateDataKey, false, false, prepareDataKey},
+		{"createkey", api.CreateKey, false, false, prepareCreateKey},
 	}, asymmetricOperations(), secretOperations())
 }
 

@@ -12,18 +12,19 @@ import (
 // asymmetricOperations measure keys of other kinds than AES.
 func asymmetricOperations() []operation {
 	return []operation{
-		{"sign-p256", api.Sign, true, prepareSign(api.ECP256, ehsm.SignatureOptions{})},
-		{"sign-rsa2048", api.Sign, true, prepareSign(api.RSA2048, ehsm.SignatureOptions{Padding: api.PSS})},
-		{"verify-p256", api.Verify, true, prepareVerify(api.ECP256, ehsm.SignatureOptions{})},
-		{"decrypt-rsa2048", api.AsymmetricDecrypt, true, prepareRSADecrypt},
+		{"sign-p256", api.Sign, true, false, prepareSign(api.ECP256, ehsm.SignatureOptions{})},
+		{"sign-rsa2048", api.Sign, true, false, prepareSign(api.RSA2048, ehsm.SignatureOptions{Padding: api.PSS})},
+		{"verify-p256", api.Verify, true, false, prepareVerify(api.ECP256, ehsm.SignatureOptions{})},
+		{"decrypt-rsa2048", api.AsymmetricDecrypt, true, false, prepareRSADecrypt},
 	}
 }
 
-// secretOperations measure the reading and the writing of one secret.
+// secretOperations measure the reading of one secret, and the writing of one by
+// each connection.
 func secretOperations() []operation {
 	return []operation{
-		{"getsecret", api.GetSecretValue, true, prepareGetSecret},
-		{"putsecret", api.PutSecretValue, true, preparePutSecret},
+		{"getsecret", api.GetSecretValue, true, false, prepareGetSecret},
+		{"putsecret", api.PutSecretValue, true, true, preparePutSecret},
 	}
 }
 
