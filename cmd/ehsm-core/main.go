@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if len(args) > 0 {
 		return usage(args, stdout, stderr)
 	}
-	config.TuneCollector(getenv)
+	config.TuneCollector(getenv, 400)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
 		err = start(ctx, settings, stderr)
