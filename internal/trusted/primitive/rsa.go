@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -45,6 +46,12 @@ func openRSA(material []byte, bits int) (operations, error) {
 	key, err := x509.ParsePKCS1PrivateKey(material)
 	if err != nil {
 		return nil, ErrMaterial // the cause might quote the material
+	}
+	// crypto/x509 takes the CRT values as optional; material has one encoding.
+	again := x509.MarshalPKCS1PrivateKey(key)
+	defer clear(again)
+	if subtle.ConstantTimeCompare(again, material) != 1 {
+		return nil, ErrMaterial
 	}
 	if key.N.BitLen() != bits || key.E != rsaExponent || len(key.Primes) != 2 {
 		return nil, ErrMaterial

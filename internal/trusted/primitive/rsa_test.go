@@ -63,6 +63,17 @@ func TestOpenRSAInconsistent(t *testing.T) {
 			t.Errorf("%s changed: got %v, want ErrMaterial", name, err)
 		}
 	}
+	// To crypto/x509 the CRT values are optional, and what it does not understand
+	// there does not exist.
+	bare := marshalASN1(t, struct {
+		Version int
+		N       *big.Int
+		E       int
+		D, P, Q *big.Int
+	}{0, good.N, good.E, good.D, good.Primes[0], good.Primes[1]})
+	if _, err := OpenPrivate(RSA2048, secret.New(bare)); !errors.Is(err, ErrMaterial) {
+		t.Errorf("no CRT values: got %v, want ErrMaterial", err)
+	}
 	if _, err := OpenPrivate(RSA2048, secret.New(rawPKCS1(t, good))); err != nil {
 		t.Errorf("nothing changed: %v", err)
 	}
