@@ -42,7 +42,7 @@ go_test() {
 	fi
 }
 
-step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git
+step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git node:nodejs npm:npm
 step "gofmt" unformatted
 step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core
@@ -53,6 +53,7 @@ echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "tests with the race detector" go_test -race -shuffle=on
 step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./cmd/ehsm-core
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/dcap/verify
+step "DCAP verification against another verifier" test/dcapdiff/run.sh
 step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/trusted/core
 step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
 step "the README's commands" scripts/readme.sh
