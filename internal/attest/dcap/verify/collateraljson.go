@@ -1,8 +1,11 @@
 package verify
 
 import (
+	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/strictjson"
 )
@@ -47,6 +50,48 @@ func DecodeCollateralJSON(b []byte) (Collateral, error) {
 		return Collateral{}, fmt.Errorf("qe_identity_signature: %w", err)
 	}
 	return c, nil
+}
+
+// collateralJSON has the members in the order in which verifiers write them.
+type collateralJSON struct {
+	PCKCRLIssuerChain     string `json:"pck_crl_issuer_chain,omitempty"`
+	RootCRL               string `json:"root_ca_crl"`
+	PCKCRL                string `json:"pck_crl"`
+	TCBInfoIssuerChain    string `json:"tcb_info_issuer_chain"`
+	TCBInfo               string `json:"tcb_info"`
+	TCBInfoSignature      string `json:"tcb_info_signature"`
+	QEIdentityIssuerChain string `json:"qe_identity_issuer_chain"`
+	QEIdentity            string `json:"qe_identity"`
+	QEIdentitySignature   string `json:"qe_identity_signature"`
+}
+
+// EncodeJSON writes c as DecodeCollateralJSON reads it, indented, with a line end.
+// Errors wrap ErrBundle: chains and documents that are not UTF-8 have no JSON form.
+func (c *Collateral) EncodeJSON() ([]byte, error) {
+	for _, text := range [][]byte{c.PCKCRLIssuerChain, c.TCBInfoIssuerChain, c.TCBInfo, c.QEIdentityIssuerChain, c.QEIdentity} {
+		if !utf8.Valid(text) {
+			return nil, fmt.Errorf("%w: chain or document is not UTF-8", ErrBundle)
+		}
+	}
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(collateralJSON{
+		PCKCRLIssuerChain:     string(c.PCKCRLIssuerChain),
+		RootCRL:               hex.EncodeToString(c.RootCRL),
+		PCKCRL:                hex.EncodeToString(c.PCKCRL),
+		TCBInfoIssuerChain:    string(c.TCBInfoIssuerChain),
+		TCBInfo:               string(c.TCBInfo),
+		TCBInfoSignature:      hex.EncodeToString(c.TCBInfoSignature[:]),
+		QEIdentityIssuerChain: string(c.QEIdentityIssuerChain),
+		QEIdentity:            string(c.QEIdentity),
+		QEIdentitySignature:   hex.EncodeToString(c.QEIdentitySignature[:]),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode collateral: %w", err)
+	}
+	return out.Bytes(), nil
 }
 
 // SetTCBInfo takes TCBInfo and its signature out of the answer of Intel's

@@ -10,7 +10,10 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/attest/strictjson"
 )
 
-// qeIdentity is Intel's identity of version 2 of the quoting enclave for SGX.
+// sgxQE is the id of the identity of the quoting enclave for SGX.
+const sgxQE = "QE"
+
+// qeIdentity is Intel's identity of version 2 of a quoting enclave.
 type qeIdentity struct {
 	header
 	miscSelect, miscMask       uint32
@@ -25,12 +28,13 @@ type qeLevel struct {
 	levelStatus
 }
 
-// qeIdentity checks the QE identity and holds the quoting enclave against it.
-func (v *verification) qeIdentity() error {
+// qeIdentity checks the QE identity, which must have that id, and holds the
+// quoting enclave against it.
+func (v *verification) qeIdentity(id string) error {
 	if err := v.authentic(v.c.QEIdentity, &v.c.QEIdentitySignature, v.c.QEIdentityIssuerChain); err != nil {
 		return err
 	}
-	q, err := parseQEIdentity(v.c.QEIdentity)
+	q, err := parseQEIdentity(v.c.QEIdentity, id)
 	if err != nil {
 		return err
 	}
@@ -44,13 +48,13 @@ func (v *verification) qeIdentity() error {
 	return v.matchQELevel()
 }
 
-func parseQEIdentity(b []byte) (*qeIdentity, error) {
+func parseQEIdentity(b []byte, id string) (*qeIdentity, error) {
 	_, n, err := strictjson.Parse(b, MaxDocument)
 	if err != nil {
 		return nil, err
 	}
 	q := new(qeIdentity)
-	if q.header, err = readHeader(n, "QE", 2); err != nil {
+	if q.header, err = readHeader(n, id, 2); err != nil {
 		return nil, err
 	}
 	q.miscSelect, q.miscMask = readMisc(n.Member("miscselect")), readMisc(n.Member("miscselectMask"))

@@ -78,9 +78,10 @@ type Result struct {
 
 // verification is one run of Verify.
 type verification struct {
-	raw []byte
-	c   *Collateral
-	o   *Options
+	raw    []byte
+	signed []byte // what the quote's signature is over
+	c      *Collateral
+	o      *Options
 
 	quote           *quote.Quote
 	root, ca, pck   *x509.Certificate
@@ -99,10 +100,7 @@ type verification struct {
 // Every error is an *Error with the step that failed.
 func Verify(q []byte, c Collateral, o Options) (Result, error) {
 	v := &verification{raw: q, c: &c, o: &o}
-	for _, check := range []struct {
-		step Step
-		run  func() error
-	}{
+	err := run([]check{
 		{StepParse, v.parse},
 		{StepPCKChain, v.pckChain},
 		{StepCRL, v.crls},
@@ -110,20 +108,36 @@ func Verify(q []byte, c Collateral, o Options) (Result, error) {
 		{StepQEReport, v.qeReport},
 		{StepQuoteSignature, v.quoteSignature},
 		{StepTCBInfo, v.tcbInfo},
-		{StepQEIdentity, v.qeIdentity},
+		{StepQEIdentity, func() error { return v.qeIdentity(sgxQE) }},
 		{StepTCBLevel, v.tcbLevel},
-	} {
-		if err := check.run(); err != nil {
-			return Result{}, &Error{check.step, err}
-		}
+	})
+	if err != nil {
+		return Result{}, err
 	}
 	return v.result, nil
+}
+
+// A check is a step with what it does.
+type check struct {
+	step Step
+	run  func() error
+}
+
+// run makes the checks in their order, up to the first that fails.
+func run(checks []check) error {
+	for _, c := range checks {
+		if err := c.run(); err != nil {
+			return &Error{c.step, err}
+		}
+	}
+	return nil
 }
 
 func (v *verification) parse() (err error) {
 	if v.quote, err = quote.Parse(v.raw); err != nil {
 		return err
 	}
+	v.signed = v.raw[:quote.SignedSize]
 	v.result.Header, v.result.Report, v.result.QEReport = v.quote.Header, v.quote.Report, v.quote.QEReport
 	return nil
 }
@@ -150,7 +164,7 @@ func (v *verification) quoteSignature() error {
 	if err != nil {
 		return ErrAttestationKey
 	}
-	if !verifiesRaw(key, v.raw[:quote.SignedSize], &v.quote.Signature) {
+	if !verifiesRaw(key, v.signed, &v.quote.Signature) {
 		return ErrQuoteSignature
 	}
 	return nil
