@@ -1,8 +1,12 @@
 # Everything a maintainer types. `make test` is what the gate runs.
-.PHONY: build test long mutants bench fuzz
+.PHONY: build measured test long mutants bench fuzz
 
 build:
 	go build -trimpath -o bin/ ./cmd/...
+
+# What a TEE measures: the same bytes for everybody, and bin/measured/measurements.json.
+measured:
+	scripts/build-core.sh
 
 test:
 	scripts/test.sh
