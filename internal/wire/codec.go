@@ -93,7 +93,9 @@ func (c *Call) Append(dst []byte) []byte {
 	dst = appendRefs(dst, c.Records)
 	dst = pack.AppendBool(dst, c.Fresh)
 	dst = pack.AppendBool(dst, c.Listed)
-	return appendRefs(dst, c.Listing)
+	dst = appendRefs(dst, c.Listing)
+	dst = pack.AppendBool(dst, c.Collated)
+	return pack.AppendBytes(dst, c.Collateral)
 }
 
 // DecodeCall reads what Append wrote. The call shares memory with b.
@@ -108,6 +110,10 @@ func DecodeCall(b []byte) (*Call, error) {
 		Fresh:     r.Bool(),
 		Listed:    r.Bool(),
 		Listing:   readRefs(r, MaxList),
+		Collated:  r.Bool(),
+	}
+	if b := r.Bytes(MaxCollateral); len(b) > 0 {
+		c.Collateral = b
 	}
 	return c, finish(r, "call")
 }
@@ -155,7 +161,8 @@ func (i Info) Append(dst []byte) []byte {
 	dst = append(dst, i.Instance[:]...)
 	dst = append(dst, i.AuditKey[:]...)
 	dst = pack.AppendBool(dst, i.Simulated)
-	return pack.AppendBool(dst, i.OpenEnrollment)
+	dst = pack.AppendBool(dst, i.OpenEnrollment)
+	return append(dst, i.HPKEKey[:]...)
 }
 
 // DecodeInfo reads what Append wrote.
@@ -167,6 +174,7 @@ func DecodeInfo(b []byte) (Info, error) {
 	r.Array(i.AuditKey[:])
 	i.Simulated = r.Bool()
 	i.OpenEnrollment = r.Bool()
+	r.Array(i.HPKEKey[:])
 	return i, finish(r, "info")
 }
 
@@ -196,6 +204,11 @@ func (a *Answer) Append(dst []byte) []byte {
 		dst = append(dst, q.ID[:]...)
 		dst = binary.BigEndian.AppendUint32(dst, q.After)
 		dst = binary.BigEndian.AppendUint32(dst, uint32(q.Limit))
+	}
+	dst = pack.AppendBool(dst, a.NeedCollateral != nil)
+	if q := a.NeedCollateral; q != nil {
+		dst = append(dst, q.FMSPC[:]...)
+		dst = pack.AppendString(dst, q.CA)
 	}
 	return appendAudit(dst, &a.Audit)
 }
@@ -250,6 +263,9 @@ func DecodeAnswer(b []byte) (*Answer, error) {
 	if r.Bool() {
 		a.NeedList = readQuery(r)
 	}
+	if r.Bool() {
+		a.NeedCollateral = readCollateralQuery(r)
+	}
 	a.Audit = readAudit(r)
 	return a, finish(r, "answer")
 }
@@ -288,6 +304,16 @@ func readQuery(r *pack.Reader) *Query {
 	q.Limit = int(r.Uint32())
 	if q.Limit > MaxList {
 		r.Fail("list limit %d is over %d", q.Limit, MaxList)
+	}
+	return q
+}
+
+func readCollateralQuery(r *pack.Reader) *CollateralQuery {
+	q := &CollateralQuery{}
+	r.Array(q.FMSPC[:])
+	q.CA = r.String(MaxName)
+	if r.Err() == nil && q.CA != ProcessorCA && q.CA != PlatformCA {
+		r.Fail("CA %q is unknown", q.CA)
 	}
 	return q
 }

@@ -27,7 +27,9 @@ const (
 	MaxSecrets = 4000     // secrets, or versions of a secret, of one listing
 	MaxWrites  = 512      // records returned by one answer
 	MaxName    = 128      // bytes of an action or request id
-	SweepStep  = 500      // records changed by one step of a sweep
+	// MaxCollateral is the longest answer to a CollateralQuery, in bytes.
+	MaxCollateral = 4 << 20
+	SweepStep     = 500 // records changed by one step of a sweep
 )
 
 // Core is the trusted service, called in-process or over a stream. All methods
@@ -110,6 +112,7 @@ const (
 	ImportSession            // the key pair that wraps material on its way into a CMK
 	Secret                   // a secret's name, description and current version
 	SecretVersion            // one value of a secret, encrypted under a CMK
+	QuotePolicy              // which enclave's quotes a tenant wants
 )
 
 // String names the type for logs and errors.
@@ -127,6 +130,8 @@ func (t RecordType) String() string {
 		return "secret"
 	case SecretVersion:
 		return "secret version"
+	case QuotePolicy:
+		return "quote policy"
 	}
 	return fmt.Sprintf("record type %d", uint8(t))
 }
@@ -134,7 +139,8 @@ func (t RecordType) String() string {
 // RecordID names a record in the store. An app's ID equals its Tenant; a key
 // version has its key's ID and its number; an import session has its key's ID; a
 // secret has the ID that SecretID gives its name; a secret version has the ID of
-// its secret's incarnation and its number. Every other record has Version 0.
+// its secret's incarnation and its number. A quote policy has an ID of its own.
+// Every record but versions has Version 0.
 type RecordID struct {
 	Type    RecordType
 	Tenant  UUID
@@ -186,6 +192,10 @@ type Call struct {
 	Listing   []Ref  // the answer to a Query, all with Sealed
 	Listed    bool   // Listing is an answer, if perhaps an empty one
 	Fresh     bool   // Records were read from the store for this very call
+	// Collateral is the answer to a CollateralQuery, in the encoding of
+	// collateral in docs/formats.md. If Collated is set and it is empty, there is none.
+	Collateral []byte
+	Collated   bool
 }
 
 // Kind says what the manager does with an answer.
@@ -195,7 +205,7 @@ const (
 	_       Kind = iota
 	Final        // release Reply
 	Pending      // store Writes and Replay, then Resolve; the reply comes with that answer
-	Need         // repeat the call with the records and the listing asked for
+	Need         // repeat the call with the records, listing and collateral asked for
 )
 
 // An Answer is what the core returns.
@@ -210,8 +220,9 @@ type Answer struct {
 	Writes []Write // store all of them or none
 	Replay *Replay // store it in the same transaction
 
-	NeedRecords []RecordID
-	NeedList    *Query
+	NeedRecords    []RecordID
+	NeedList       *Query
+	NeedCollateral *CollateralQuery
 
 	Audit Audit // hand it to the sink before anything else is done with the answer
 }
@@ -261,6 +272,19 @@ type Query struct {
 	Limit  int
 }
 
+// The CAs that issue PCK certificates, as Intel's services name them.
+const (
+	ProcessorCA = "processor"
+	PlatformCA  = "platform"
+)
+
+// A CollateralQuery asks for what Intel says of one kind of platform. It comes
+// from a quote that nobody has verified yet.
+type CollateralQuery struct {
+	FMSPC [6]byte // family, model, stepping, platform type, custom SKU
+	CA    string  // ProcessorCA or PlatformCA
+}
+
 // Audit is a run of framed audit entries with consecutive sequence numbers.
 // Layout of the frames: package trail.
 type Audit struct {
@@ -306,4 +330,11 @@ type Info struct {
 	AuditKey       [32]byte // Ed25519 public key that signs this instance's checkpoints
 	Simulated      bool     // keys are not protected by hardware
 	OpenEnrollment bool     // the genesis lets anyone enroll
+	// HPKEKey is this instance's public key for HPKE with MLKEM768-X25519. It
+	// proves nothing by itself: evidence binds it, see GetEvidence.
+	HPKEKey [HPKEKeySize]byte
 }
+
+// HPKEKeySize is the length of a public key for HPKE with MLKEM768-X25519, in
+// bytes: 1184 of ML-KEM-768 and 32 of X25519.
+const HPKEKeySize = 1216

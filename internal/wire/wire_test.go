@@ -15,8 +15,9 @@ func sampleCall() *Call {
 	id := RecordID{Key, UUID{1}, UUID{2}, 0}
 	return &Call{
 		RequestID: "r-1", Action: "Encrypt", Get: true, Body: []byte(`{"appid":"x"}`), Fresh: true, Listed: true,
-		Records: []Ref{{ID: id, Revision: 3, Tag: Tag{9}, Sealed: []byte("sealed")}, {ID: id}},
-		Listing: []Ref{{ID: id, Revision: 1, Sealed: []byte("more")}},
+		Records:  []Ref{{ID: id, Revision: 3, Tag: Tag{9}, Sealed: []byte("sealed")}, {ID: id}},
+		Listing:  []Ref{{ID: id, Revision: 1, Sealed: []byte("more")}},
+		Collated: true, Collateral: []byte("collateral"),
 	}
 }
 
@@ -27,10 +28,11 @@ func sampleAnswer() *Answer {
 			{ID: RecordID{App, UUID{1}, UUID{1}, 0}, Expected: 1, Revision: 2, Hidden: true, Primary: 4, Sweep: true, Due: -9, Sealed: bytes.Repeat([]byte{7}, 40)},
 			{ID: RecordID{SecretVersion, UUID{1}, UUID{3}, 0}, Remove: true},
 		},
-		Replay:      &Replay{UUID{1}, Tag{2}, 1234},
-		NeedRecords: []RecordID{{KeyVersion, UUID{1}, UUID{2}, 9}},
-		NeedList:    &Query{Type: SecretVersion, Tenant: UUID{1}, ID: UUID{2}, After: 5, Limit: 10},
-		Audit:       Audit{First: 8, Count: 2, Durable: true, Frames: []byte("frames")},
+		Replay:         &Replay{UUID{1}, Tag{2}, 1234},
+		NeedRecords:    []RecordID{{KeyVersion, UUID{1}, UUID{2}, 9}},
+		NeedList:       &Query{Type: SecretVersion, Tenant: UUID{1}, ID: UUID{2}, After: 5, Limit: 10},
+		NeedCollateral: &CollateralQuery{[6]byte{1, 2}, PlatformCA},
+		Audit:          Audit{First: 8, Count: 2, Durable: true, Frames: []byte("frames")},
 	}
 }
 
@@ -51,7 +53,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 	if got, err := DecodeResolve(res.Append(nil)); err != nil || got != res {
 		t.Errorf("resolve: got %+v, %v", got, err)
 	}
-	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true}
+	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true, [HPKEKeySize]byte{1215: 9}}
 	if got, err := DecodeInfo(info.Append(nil)); err != nil || got != info {
 		t.Errorf("info: got %+v, %v", got, err)
 	}
@@ -86,6 +88,16 @@ func TestMessagesCutShortOrPadded(t *testing.T) {
 	}
 	if _, err := DecodeAnswer((&Answer{Kind: 9}).Append(nil)); !errors.Is(err, pack.ErrMalformed) {
 		t.Errorf("unknown kind: got %v", err)
+	}
+	for _, ca := range []string{"", "Processor", "root", "processor\x00"} {
+		a := Answer{Kind: Need, NeedCollateral: &CollateralQuery{CA: ca}}
+		if _, err := DecodeAnswer(a.Append(nil)); !errors.Is(err, pack.ErrMalformed) {
+			t.Errorf("collateral of CA %q: got %v, want malformed", ca, err)
+		}
+	}
+	long := Call{Collated: true, Collateral: make([]byte, MaxCollateral+1)}
+	if _, err := DecodeCall(long.Append(nil)); !errors.Is(err, pack.ErrMalformed) {
+		t.Errorf("collateral over the limit: got %v, want malformed", err)
 	}
 }
 
@@ -210,7 +222,7 @@ func FuzzReadFrame(f *testing.F) {
 func TestRecordTypes(t *testing.T) {
 	for typ, want := range map[RecordType]string{
 		0: "record type 0", 1: "app", 2: "key", 3: "key version", 4: "import session", 5: "secret", 6: "secret version",
-		7: "record type 7", 255: "record type 255",
+		7: "quote policy", 8: "record type 8", 255: "record type 255",
 	} {
 		if got := typ.String(); got != want {
 			t.Errorf("RecordType(%d): got %q, want %q", typ, got, want)

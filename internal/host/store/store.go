@@ -115,7 +115,7 @@ func (c Change) checkRemoval(at int) error {
 	return nil
 }
 
-func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.SecretVersion }
+func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.QuotePolicy }
 
 func check(w wire.Write) error {
 	switch {
