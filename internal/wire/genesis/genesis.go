@@ -52,6 +52,12 @@ type Genesis struct {
 	OpenEnrollment bool `json:"openEnrollment"`
 	// RequestWindow is how far a request's timestamp may lie from now, in seconds.
 	RequestWindow int `json:"requestWindowSeconds"`
+	// SimRoot is the root certificate, in DER, of the simulated platforms whose
+	// quotes VerifyQuote takes for genuine. Only with AllowSim; nil: none.
+	SimRoot []byte `json:"simRoot,omitempty"`
+	// Attestation says which genuine quotes VerifyQuote accepts; nil: those of
+	// platforms that are up to date.
+	Attestation *Attestation `json:"attestation,omitempty"`
 }
 
 // Window is RequestWindow as a duration.
@@ -101,6 +107,13 @@ func (g Genesis) validate() error {
 		return fmt.Errorf("%w: domainKey has %d bytes, want %d", ErrInvalid, len(g.DomainKey), ed25519.PublicKeySize)
 	case g.RequestWindow < minWindow || g.RequestWindow > maxWindow: // in seconds, as a duration may overflow
 		return fmt.Errorf("%w: requestWindowSeconds is %d, want %d to %d", ErrInvalid, g.RequestWindow, minWindow, maxWindow)
+	}
+	err := g.validateSimRoot()
+	if err == nil && g.Attestation != nil {
+		err = g.Attestation.validate()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return nil
 }

@@ -79,6 +79,10 @@ func TestEncodeRefusals(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	good, _ := sample().Encode()
 	f.Add(good)
+	with := sample()
+	with.SimRoot, with.Attestation = certificate(f, simulation), accepting(hardening)
+	more, _ := with.Encode()
+	f.Add(more)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, _, err := Parse(b)
 		if err != nil {
