@@ -34,7 +34,7 @@ func (v *verification) qeIdentity(id string) error {
 	if err := v.authentic(v.c.QEIdentity, &v.c.QEIdentitySignature, v.c.QEIdentityIssuerChain); err != nil {
 		return err
 	}
-	q, err := parseQEIdentity(v.c.QEIdentity, id)
+	q, err := parseIdentity(v.c.QEIdentity, id)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,10 @@ func (v *verification) qeIdentity(id string) error {
 	return v.matchQELevel()
 }
 
-func parseQEIdentity(b []byte, id string) (*qeIdentity, error) {
+func parseQEIdentity(b []byte) (*qeIdentity, error) { return parseIdentity(b, sgxQE) }
+
+// parseIdentity reads the identity of the quoting enclave with that id.
+func parseIdentity(b []byte, id string) (*qeIdentity, error) {
 	_, n, err := strictjson.Parse(b, MaxDocument)
 	if err != nil {
 		return nil, err

@@ -161,10 +161,8 @@ func (v *verification) outOfDateSince(platform *tcbLevel) (since time.Time) {
 			note(platform.date, l.date)
 		}
 	}
-	if v.qeLevel.status != UpToDate {
-		for _, l := range v.qe.levels {
-			note(v.qeLevel.date, l.date)
-		}
+	if qe := v.qeOutOfDateSince(); !qe.IsZero() {
+		earliest(&since, qe)
 	}
 	return since
 }
