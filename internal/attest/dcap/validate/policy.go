@@ -64,31 +64,50 @@ func parsePolicy(b []byte) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.Only("format", "enclaves", "platforms", "any_platform", "accept", "min_evaluation_number", "tcb_grace", "collateral_grace", "allow_debug", "allow_sim")
+	n.Only(append(MachineMembers(), "format", "enclaves", "allow_debug", "allow_sim")...)
 	if format := n.Member("format").Text(); n.Err() == nil && format != PolicyFormat {
 		return nil, fmt.Errorf("format %q, want %q", format, PolicyFormat)
 	}
-	p := &Policy{TCBGrace: DefaultTCBGrace}
-	for name, flag := range map[string]*bool{"any_platform": &p.AnyPlatform, "allow_debug": &p.AllowDebug, "allow_sim": &p.AllowSim} {
+	p := new(Policy)
+	for name, flag := range map[string]*bool{"allow_debug": &p.AllowDebug, "allow_sim": &p.AllowSim} {
 		if n.Has(name) {
 			*flag = n.Member(name).Bool()
 		}
+	}
+	if err := p.readEnclaves(n); err != nil {
+		return nil, err
+	}
+	return p, p.ReadMachines(n)
+}
+
+// MachineMembers are the members of a policy file that ReadMachines reads.
+func MachineMembers() []string {
+	return []string{"platforms", "any_platform", "accept", "min_evaluation_number", "tcb_grace", "collateral_grace"}
+}
+
+// ReadMachines reads what the policies of all kinds of DCAP evidence say of
+// machines and of their TCB: the members that MachineMembers lists, with the
+// meaning that ParsePolicy gives them.
+func (p *Policy) ReadMachines(n *strictjson.Node) error {
+	p.TCBGrace = DefaultTCBGrace
+	if n.Has("any_platform") {
+		p.AnyPlatform = n.Member("any_platform").Bool()
 	}
 	if n.Has("min_evaluation_number") {
 		p.MinTCBEvaluation = uint32(n.Member("min_evaluation_number").Uint(math.MaxUint32))
 	}
 	if err := n.Err(); err != nil {
-		return nil, err
+		return err
 	}
-	for _, read := range []func(*strictjson.Node) error{p.readGraces, p.readEnclaves, p.readPlatforms, p.readAccepted} {
+	for _, read := range []func(*strictjson.Node) error{p.readGraces, p.readPlatforms, p.readAccepted} {
 		if err := read(n); err != nil {
-			return nil, err
+			return err
 		}
 		if err := n.Err(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func (p *Policy) readGraces(n *strictjson.Node) (err error) {

@@ -133,23 +133,50 @@ func (p *Policy) Warnings() []string {
 // Check decides about a verified quote. Errors: those named Err in this package
 // that end in what the quote lacks.
 func Check(p *Policy, r *verify.Result, in Input) (Decision, error) {
-	var d Decision
-	switch {
-	case len(p.Enclaves) == 0 || len(p.Platforms) == 0 && !p.AnyPlatform:
-		return d, ErrEmptyPolicy
-	case r.Status == 0 || r.LatestIssue.IsZero() || r.Expires.IsZero() || r.CertsExpire.IsZero():
-		return d, ErrNotVerified
-	case in.Now.Before(r.LatestIssue):
-		return d, fmt.Errorf("%w: %s", ErrTime, in.Now.Format(time.RFC3339))
-	case r.Simulated && !p.AllowSim:
-		return d, ErrSimulated
-	case subtle.ConstantTimeCompare(r.Report.ReportData[:], in.ReportData[:]) != 1:
-		return d, ErrReportData
-	case r.Report.Attributes.Debug() && !p.AllowDebug:
-		return d, ErrDebug
+	if len(p.Enclaves) == 0 {
+		return Decision{}, ErrEmptyPolicy
 	}
-	var err error
-	if d.Enclave, err = p.enclave(&r.Report); err != nil {
+	if err := p.usable(r, in); err != nil {
+		return Decision{}, err
+	}
+	switch {
+	case subtle.ConstantTimeCompare(r.Report.ReportData[:], in.ReportData[:]) != 1:
+		return Decision{}, ErrReportData
+	case r.Report.Attributes.Debug() && !p.AllowDebug:
+		return Decision{}, ErrDebug
+	}
+	enclave, err := p.enclave(&r.Report)
+	if err != nil {
+		return Decision{}, err
+	}
+	d, err := p.CheckMachine(r, in)
+	if err != nil {
+		return Decision{}, err
+	}
+	d.Enclave = enclave
+	return d, nil
+}
+
+// usable refuses what can be decided about in no case.
+func (p *Policy) usable(r *verify.Result, in Input) error {
+	switch {
+	case len(p.Platforms) == 0 && !p.AnyPlatform:
+		return ErrEmptyPolicy
+	case r.Status == 0 || r.LatestIssue.IsZero() || r.Expires.IsZero() || r.CertsExpire.IsZero():
+		return ErrNotVerified
+	case in.Now.Before(r.LatestIssue):
+		return fmt.Errorf("%w: %s", ErrTime, in.Now.Format(time.RFC3339))
+	case r.Simulated && !p.AllowSim:
+		return ErrSimulated
+	}
+	return nil
+}
+
+// CheckMachine decides about the machine and its TCB, whatever runs on it: it
+// reads neither r.Report nor in.ReportData. The decision names no enclave.
+// Errors: those of Check that are not about the enclave.
+func (p *Policy) CheckMachine(r *verify.Result, in Input) (d Decision, err error) {
+	if err := p.usable(r, in); err != nil {
 		return Decision{}, err
 	}
 	if d.Platform, err = p.platform(&r.Platform); err != nil {
