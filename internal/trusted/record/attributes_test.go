@@ -78,6 +78,7 @@ func TestBadAttributes(t *testing.T) {
 	r := rings(t)[oneVersion]
 	const app, key, version = "new app", "AES key", "AES key, version 1"
 	const named, gone, value = "secret", "secret that is gone", "secret, version 1"
+	const policy = "quote policy"
 	const rsa, session, used = "RSA key that admits PSS only", "import session, opaque key pair of 600 bytes", "import session after too many failures"
 	for _, row := range []struct {
 		name, record string
@@ -144,6 +145,12 @@ func TestBadAttributes(t *testing.T) {
 		{"session of an unknown state", session, set(atSession, 4), "session state 4 is unknown"},
 		{"used session with a key pair", session, set(atSession, byte(SessionUsed)), "state 2 with a key pair of 600 bytes"},
 		{"exhausted session with a key pair", session, set(atSession, byte(SessionExhausted)), "state 3 with a key pair of 600 bytes"},
+		{"quote policy of layout 0", policy, set(atLayout, 0), "layout 0 is unknown"},
+		{"quote policy of layout 2", policy, set(atLayout, 2), "layout 2 is unknown"},
+		{"quote policy cut short", policy, cut(1), "malformed"},
+		{"quote policy without a signer", policy, cut(32), "malformed"},
+		{"quote policy with a byte more", policy, add(0), "1 trailing bytes"},
+		{"quote policy without a date", policy, func(b []byte) []byte { clear(b[1:9]); return b }, "no date"},
 		{"open session without a key pair", used, set(atSession, byte(SessionOpen)), "state 1 with a key pair of 0 bytes"},
 	} {
 		s := sample(t, row.record)
@@ -171,6 +178,9 @@ func TestBadAttributes(t *testing.T) {
 	s := sample(t, key)
 	attributes, _ := openByLayout(t, r, s.Sealed)
 	refused(t, "key with material", r.Keyring, s.header(), mustSeal(t, r.Keyring, s.header(), attributes, []byte("material")), "has material")
+	s = sample(t, policy)
+	attributes, _ = openByLayout(t, r, s.Sealed)
+	refused(t, "quote policy with material", r.Keyring, s.header(), mustSeal(t, r.Keyring, s.header(), attributes, []byte("material")), "has material")
 }
 
 func mustSeal(t testing.TB, keys *domainkey.Keyring, h Header, attributes, material []byte) []byte {
@@ -211,6 +221,8 @@ func TestExtremeAttributes(t *testing.T) {
 		Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{15: 1}, Name: "\x00"},
 		Secret{State: Destroyed, Modified: math.MaxInt64},
 		SecretVersion{Created: math.MinInt64, Key: wire.UUID{1}, KeyVersion: last},
+		QuotePolicy{math.MinInt64, [32]byte{255}, [32]byte{31: 255}},
+		QuotePolicy{Created: 1},
 	} {
 		sealed, err := sealAny(keys, &h, want, nil)
 		if err != nil {
@@ -245,6 +257,9 @@ func sealAny(keys *domainkey.Keyring, h *Header, attributes any, material []byte
 	case SecretVersion:
 		h.ID.Type = wire.SecretVersion
 		return SealSecretVersion(keys, *h, a, material)
+	case QuotePolicy:
+		h.ID.Type = wire.QuotePolicy
+		return SealQuotePolicy(keys, *h, a)
 	}
 	h.ID.Type = wire.KeyVersion
 	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Copy(material))
@@ -305,6 +320,7 @@ func TestSealRefusals(t *testing.T) {
 		{"secret with a long description", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Description: strings.Repeat("n", maxDescription+1)}, "description of"},
 		{"secret with a long interval", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Interval: "10000d"}, "interval of"},
 		{"secret version without a key", SecretVersion{KeyVersion: 1}, "no key"},
+		{"quote policy without a date", QuotePolicy{MREnclave: [32]byte{1}}, "no date"},
 		{"key version without attributes", KeyVersion{}, "spec"},
 		{"key version without an origin", KeyVersion{Spec: good.Spec, Usage: good.Usage}, "origin 0"},
 	} {
@@ -343,7 +359,7 @@ func FuzzAttributes(f *testing.F) {
 		f.Add(byte(s.Type), attributes)
 	}
 	f.Fuzz(func(t *testing.T, typ byte, attributes []byte) {
-		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%6 + 1)}}
+		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%7 + 1)}}
 		if len(attributes) > maxAttributes {
 			return
 		}

@@ -144,6 +144,10 @@ type releasedRecord struct {
 		Key        hexBytes
 		KeyVersion uint32
 	}
+	QuotePolicy *struct {
+		Created             int64
+		MREnclave, MRSigner hexBytes
+	}
 }
 
 func releasedRecords(t testing.TB) []releasedRecord {
@@ -210,6 +214,9 @@ func (r releasedRecord) attributes() any {
 			Incarnation: wire.UUID(s.Incarnation), Key: wire.UUID(s.Key), Interval: s.Interval, Rotated: s.Rotated,
 			Name: s.Name, Description: s.Description,
 		}
+	case r.QuotePolicy != nil:
+		p := r.QuotePolicy
+		return QuotePolicy{p.Created, [32]byte(p.MREnclave), [32]byte(p.MRSigner)}
 	}
 	v := r.SecretVersion
 	return SecretVersion{Created: v.Created, Key: wire.UUID(v.Key), KeyVersion: v.KeyVersion}
@@ -237,6 +244,9 @@ func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, 
 	case wire.SecretVersion:
 		v, ciphertext, err := OpenSecretVersion(keys, h, sealed)
 		return v, secret.New(ciphertext), err
+	case wire.QuotePolicy:
+		p, err := OpenQuotePolicy(keys, h, sealed)
+		return p, secret.Bytes{}, err
 	}
 	return anyOf(OpenKeyVersion(keys, h, sealed))
 }

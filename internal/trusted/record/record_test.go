@@ -14,7 +14,7 @@ import (
 )
 
 // ofEachType names one released record of each type.
-var ofEachType = []string{"new app", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1"}
+var ofEachType = []string{"new app", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1", "quote policy"}
 
 // refused fails unless the record is refused with ErrOpen, a text with cause,
 // and nothing of the record returned.
@@ -115,6 +115,9 @@ func TestWrongName(t *testing.T) {
 		{"other incarnation's version", "secret, version 1", keys, func(h *Header) { h.ID.ID[0] ^= 1 }, "want"},
 		{"other version of a secret", "secret, version 1", keys, func(h *Header) { h.ID.Version++ }, "want"},
 		{"secret version as key version", "secret, version 1", keys, func(h *Header) { h.ID.Type = wire.KeyVersion }, "want key version"},
+		{"other tenant's quote policy", "quote policy", keys, func(h *Header) { h.ID.Tenant[0] ^= 1 }, "want"},
+		{"other quote policy", "quote policy", keys, func(h *Header) { h.ID.ID[0] ^= 1 }, "want"},
+		{"quote policy as a key", "quote policy", keys, func(h *Header) { h.ID.Type = wire.Key }, "want key"},
 		{"other domain with the same keys", "AES key", all[otherDomain].Keyring, func(*Header) {}, "another domain"},
 		{"other domain's version", "AES key, version 1", all[otherDomain].Keyring, func(*Header) {}, "another domain"},
 		{"DomainKey version not held", "expired and deleted key of two versions, newer DomainKey", keys, func(*Header) {}, "not held"},
@@ -135,6 +138,7 @@ func TestWrongType(t *testing.T) {
 		wire.KeyVersion:    func(h Header, b []byte) error { _, _, err := OpenKeyVersion(keys, h, b); return err },
 		wire.Secret:        func(h Header, b []byte) error { _, err := OpenSecret(keys, h, b); return err },
 		wire.SecretVersion: func(h Header, b []byte) error { _, _, err := OpenSecretVersion(keys, h, b); return err },
+		wire.QuotePolicy:   func(h Header, b []byte) error { _, err := OpenQuotePolicy(keys, h, b); return err },
 	}
 	for _, name := range ofEachType {
 		r := sample(t, name)
