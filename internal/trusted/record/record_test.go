@@ -43,6 +43,8 @@ func empty(attributes any) bool {
 		return a == Secret{}
 	case SecretVersion:
 		return a == SecretVersion{}
+	case QuotePolicy:
+		return a == QuotePolicy{}
 	}
 	return false
 }
