@@ -1,72 +1,134 @@
-// Package sim is a simulated platform for machines without a TEE. It derives
-// seal keys as strictly as hardware does, from a secret in a file: whoever can
-// read that file has the keys. Only a domain whose genesis allows simulation
-// accepts it.
+// Package sim is a simulated SGX platform for machines without a TEE. It is as
+// strict as hardware: seal keys and local reports are bound to the measured
+// program, and its quotes have Intel's form under a root of its own. And it is
+// worth nothing as a credential: whoever reads its files has the keys. Only a
+// domain whose genesis allows simulation accepts it.
+//
+// Here the machine is in the program itself, which is then measured by itself:
+// for unit tests and `ehsm dev`. Between processes a daemon measures: packages
+// daemon and remote.
 //
 // It trusts the directory it is given, and hides nothing from the host.
+// Files: docs/formats.md#simulated-platform.
 package sim
 
 import (
 	"crypto/ed25519"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/issue"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
 
-const (
-	machineFile = "machine.secret" // 32 bytes, the CPU's fuse key
-	signerFile  = "signer.seed"    // 32 bytes, Ed25519 seed of the development signer
-	seedSize    = 32
+const sealLabel = "ehsm/sim-seal/v1\x00"
 
-	measurementLabel = "ehsm/sim-measurement/v1\x00"
-	signerLabel      = "ehsm/sim-signer/v1\x00"
-	sealLabel        = "ehsm/sim-seal/v1\x00"
-)
-
-// Machine is one simulated machine, running one program.
-type Machine struct {
-	root secret.Bytes
-	id   tee.Identity
+// Options say how a processor is opened. The zero value is usable.
+type Options struct {
+	// Fleet is the directory of the fleet that the processor belongs to, which
+	// several may share. "" means FleetDir in the processor's own directory.
+	Fleet string
+	// Now is when certificates that do not exist yet are made. Zero: time.Now.
+	Now time.Time
 }
 
-// Open opens the simulated machine in dir. Where dir is missing or empty it
-// makes a new machine; one lost file of two is an error and never a machine with
-// other keys. Files that others may read are refused.
-func Open(dir string, product, svn uint16) (*Machine, error) {
+// A Processor is one simulated machine: a fuse key, a development signer, and a
+// quoting enclave of a fleet. It is safe for concurrent use.
+type Processor struct {
+	fuse     secret.Bytes
+	signer   ed25519.PublicKey // of programs that nobody signed
+	fleet    *issue.Fleet
+	quoter   *issue.Machine
+	platform verify.Platform
+}
+
+// OpenProcessor opens the simulated machine in dir. Where dir is missing or
+// empty it makes a new one; one lost key of two is an error and never a machine
+// with other keys. What only attestation needs is made when it is absent. Files
+// that others may read are refused, and damaged ones are never replaced.
+func OpenProcessor(dir string, o Options) (*Processor, error) {
 	dir = filepath.Clean(dir) // "sim/" would be its own parent
-	if err := create(dir); err != nil {
+	p, err := openProcessor(dir, o)
+	if err != nil {
 		return nil, fmt.Errorf("simulated machine %s: %w", dir, err)
 	}
-	root, err := readSeed(filepath.Join(dir, machineFile))
-	if err != nil {
-		return nil, fmt.Errorf("simulated machine: %w", err)
+	return p, nil
+}
+
+func openProcessor(dir string, o Options) (*Processor, error) {
+	if o.Fleet == "" {
+		o.Fleet = filepath.Join(dir, FleetDir)
 	}
-	seed, err := readSeed(filepath.Join(dir, signerFile))
-	if err != nil {
-		return nil, fmt.Errorf("simulated machine: %w", err)
+	if o.Now.IsZero() {
+		o.Now = time.Now()
 	}
-	measurement, err := measure()
-	if err != nil {
-		return nil, fmt.Errorf("simulated machine: measure the program: %w", err)
+	if err := create(dir); err != nil {
+		return nil, err
 	}
-	signer := ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey)
+	fuse, err := readSeed(filepath.Join(dir, machineFile))
+	if err != nil {
+		return nil, err
+	}
+	seed, err := readSeed(filepath.Join(dir, SignerFile))
+	if err != nil {
+		return nil, err
+	}
+	p := &Processor{fuse: fuse, signer: ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey)}
 	seed.Zero()
-	return &Machine{root: root, id: tee.Identity{
-		Measurement: measurement,
-		Signer:      sha256.Sum256(append([]byte(signerLabel), signer...)),
-		Product:     product,
-		SVN:         svn,
-	}}, nil
+	return p, p.join(dir, o)
+}
+
+// Load starts a measured program on the processor. product and svn are what it
+// was built as: they must be those of its signature. Without a signature the
+// machine's development signer vouches for them, as it does for any program.
+// Errors: tee.ErrIdentity.
+func (p *Processor) Load(program Program, product, svn uint16) (*Machine, error) {
+	m := &Machine{p: p, program: program, id: tee.Identity{
+		Measurement: program.Measurement, Signer: SignerID(p.signer), Product: product, SVN: svn,
+	}}
+	if s := program.Signature; s != nil {
+		m.id = s.identity()
+	}
+	return m, m.id.Check(product, svn)
+}
+
+// A Machine is a processor that runs one program.
+type Machine struct {
+	p       *Processor
+	program Program
+	id      tee.Identity
+}
+
+var (
+	_ tee.Platform      = (*Machine)(nil)
+	_ tee.Attester      = (*Machine)(nil)
+	_ tee.LocalReporter = (*Machine)(nil)
+)
+
+// Open opens the simulated machine in dir for the program that calls it, which
+// was built as a product and version. Errors are those of OpenProcessor,
+// MeasureSelf and Load.
+func Open(dir string, product, svn uint16) (*Machine, error) {
+	return OpenWith(dir, product, svn, Options{})
+}
+
+// OpenWith is Open with options.
+func OpenWith(dir string, product, svn uint16, o Options) (*Machine, error) {
+	p, err := OpenProcessor(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	program, err := MeasureSelf()
+	if err != nil {
+		return nil, err
+	}
+	return p.Load(program, product, svn)
 }
 
 // Name implements tee.Platform.
@@ -78,7 +140,10 @@ func (m *Machine) Simulated() bool { return true }
 // Identity implements tee.Platform.
 func (m *Machine) Identity() tee.Identity { return m.id }
 
-// SealKey implements tee.Platform.
+// Program returns what was measured of the program.
+func (m *Machine) Program() Program { return m.program }
+
+// SealKey implements tee.Platform. Layout: docs/formats.md#domainkey-bundle-v1.
 func (m *Machine) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 	if q.SVN > m.id.SVN {
 		return secret.Bytes{}, fmt.Errorf("%w: sealed by version %d, this is %d", tee.ErrKeyRequest, q.SVN, m.id.SVN)
@@ -101,99 +166,6 @@ func (m *Machine) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 	if m.id.Debug {
 		info = append(info, 1)
 	}
-	key, err := hkdf.Key(sha256.New, m.root.Expose(), q.KeyID[:], string(info), 32)
+	key, err := hkdf.Key(sha256.New, m.p.fuse.Expose(), q.KeyID[:], string(info), 32)
 	return secret.New(key), err
-}
-
-// measure hashes the bytes of the running executable.
-func measure() (sum [32]byte, err error) {
-	f, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return sum, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	io.WriteString(h, measurementLabel)
-	if _, err := io.Copy(h, f); err != nil {
-		return sum, err
-	}
-	h.Sum(sum[:0])
-	return sum, nil
-}
-
-// create makes a new machine if dir is missing or empty.
-func create(dir string) error {
-	names, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if len(names) > 0 {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return err
-	}
-	// Built aside and renamed, so that a crash leaves no half machine.
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".sim-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	for _, name := range []string{machineFile, signerFile} {
-		seed := make([]byte, seedSize)
-		rand.Read(seed) // never fails
-		if err := writeSynced(filepath.Join(tmp, name), seed); err != nil {
-			return err
-		}
-	}
-	if err := syncDir(tmp); err != nil {
-		return err
-	}
-	// os.Rename replaces no directory, and Remove none that has files.
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir)) // or a crash could lose it, with all it sealed
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-func readSeed(path string) (secret.Bytes, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return secret.Bytes{}, fmt.Errorf("%s may be read by others: chmod 600 it", path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	if len(b) != seedSize {
-		return secret.Bytes{}, fmt.Errorf("%s has %d bytes, want %d", path, len(b), seedSize)
-	}
-	return secret.New(b), nil
 }

@@ -48,7 +48,7 @@ func TestSealKeysAreBound(t *testing.T) {
 		"other key id":   sealKey(t, m, tee.KeyRequest{Policy: tee.BindSigner, SVN: 2}),
 		"older version":  sealKey(t, m, tee.KeyRequest{Policy: tee.BindSigner, SVN: 1, KeyID: q.KeyID}),
 		"measured code":  sealKey(t, m, tee.KeyRequest{Policy: tee.BindMeasured, SVN: 2, KeyID: q.KeyID}),
-		"debug identity": sealKey(t, &Machine{m.root, func() tee.Identity { id := m.id; id.Debug = true; return id }()}, q),
+		"debug identity": sealKey(t, &Machine{p: m.p, id: func() tee.Identity { id := m.id; id.Debug = true; return id }()}, q),
 	}
 	for name, k := range others {
 		if k == key {
@@ -71,7 +71,7 @@ func TestNewMachine(t *testing.T) {
 		if second := sealKey(t, open(t, dir, 1, 1), q); second != first {
 			t.Errorf("%s: a second start gets another key", name)
 		}
-		for file, want := range map[string]os.FileMode{".": 0o700, machineFile: 0o600, signerFile: 0o600} {
+		for file, want := range map[string]os.FileMode{".": 0o700, machineFile: 0o600, SignerFile: 0o600, pckFile: 0o600, FleetDir + "/" + fleetFile: 0o600} {
 			info, err := os.Stat(filepath.Join(dir, file))
 			if err != nil || info.Mode().Perm() != want {
 				t.Errorf("%s: %s has mode %v, %v, want %o", name, file, info.Mode(), err, want)
@@ -100,7 +100,7 @@ func TestRefusedRequests(t *testing.T) {
 func TestDamagedMachineIsNeverReplaced(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"secret lost":  func(d string) error { return os.Remove(filepath.Join(d, machineFile)) },
-		"signer lost":  func(d string) error { return os.Remove(filepath.Join(d, signerFile)) },
+		"signer lost":  func(d string) error { return os.Remove(filepath.Join(d, SignerFile)) },
 		"secret short": func(d string) error { return os.Truncate(filepath.Join(d, machineFile), 31) },
 		"secret open":  func(d string) error { return os.Chmod(filepath.Join(d, machineFile), 0o644) },
 		"not a folder": func(d string) error { os.RemoveAll(d); return os.WriteFile(d, nil, 0o600) },
