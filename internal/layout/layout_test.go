@@ -35,6 +35,7 @@ var rules = []struct {
 	{"internal/wire", []string{"api", "internal/wire"}},
 	{"internal/attest", []string{"api", "internal/wire", "internal/attest"}},
 	{"internal/host", []string{"api", "internal/wire", "internal/config", "internal/host"}},
+	{"internal/host/collateral", []string{"api", "internal/wire", "internal/config", "internal/attest"}},
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
 	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted"}},
 	{"internal/layout", nil},
