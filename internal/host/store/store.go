@@ -3,7 +3,7 @@
 // boundary. It keeps sealed records by their name and revision and cannot open
 // them; nothing here is secret.
 //
-// Implementations: package sqlite. Their common tests: package storetest. The
+// Implementations: packages sqlite and postgres. Their common tests: package storetest. The
 // interfaces are declared by the packages that use a store.
 package store
 
