@@ -4,7 +4,7 @@
 # EHSM_FUZZ_TIME sets the time of each fuzz target (default 60s).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/need.sh openssl:openssl curl:curl python3:python3
+scripts/need.sh openssl:openssl curl:curl python3:python3 pg_createcluster:postgresql
 run() {
 	local from=$SECONDS
 	echo "== $*"

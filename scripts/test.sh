@@ -42,7 +42,7 @@ go_test() {
 	fi
 }
 
-step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git node:nodejs npm:npm
+step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git node:nodejs npm:npm pg_createcluster:postgresql
 step "gofmt" unformatted
 step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core
