@@ -104,7 +104,7 @@ func newService(o ServiceOptions) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{base: base, client: client, key: func() string { return "" }, early: o.Early}, nil
+	return &Service{base: base, client: client, key: func() string { return "" }, early: o.Early, timeout: requestTimeout}, nil
 }
 
 // parseURL reads the address of a service. Plain HTTP is refused: collateral is

@@ -40,6 +40,7 @@ type Service struct {
 	client  *http.Client
 	key     func() string // subscription key; a func, so that no format verb prints it
 	early   bool
+	timeout time.Duration // for one request, to the end of its answer
 }
 
 // StatusError is an HTTP status other than 200.
@@ -177,7 +178,7 @@ func (a *answer) refuse(err error) error {
 
 // get makes one request and reads a body of at most limit bytes.
 func (s *Service) get(ctx context.Context, u *url.URL, limit int) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
