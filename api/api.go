@@ -46,8 +46,14 @@ const (
 	DeleteSecret         = "DeleteSecret"
 	RestoreSecret        = "RestoreSecret"
 
-	GetVersion = "GetVersion"
-	Enroll     = "Enroll"
+	GenerateQuote     = "GenerateQuote"
+	VerifyQuote       = "VerifyQuote"
+	UploadQuotePolicy = "UploadQuotePolicy"
+	GetQuotePolicy    = "GetQuotePolicy"
+
+	GetEvidence = "GetEvidence"
+	GetVersion  = "GetVersion"
+	Enroll      = "Enroll"
 )
 
 // Path is where every action is served, with and without a trailing slash.

@@ -37,6 +37,8 @@ const (
 	MessageImportExpired    = `Token validity time is 24 hours. Try to send "GetParametersForImport" request again.`
 	MessageImportFailed     = "Import key failed." // material that does not unwrap, does not fit, or is not what the key has
 	MessageEnrollFailed     = "enroll user info failed"
+	MessageQuotePolicy      = "Invalid  policyId." // unknown or another tenant's; two spaces
+	MessageQuoteLength      = "The quote's length is invalid."
 	MessageException        = "Server exception."
 	MessageInternal         = "Server internal error, please contact the administrator."
 )

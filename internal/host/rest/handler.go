@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 )
 
@@ -138,11 +139,14 @@ func actionOf(r *http.Request) string {
 }
 
 // read takes in the body, or returns the reply to a request that needs no core.
-// Two actions are served to GET without a body, and to no other request.
+// Three actions are served to GET without a body, and to no other request.
 func (h *Handler) read(r *http.Request, req *relay.Request, buf *[]byte) (refusal []byte) {
-	open := req.Action == "Enroll" || req.Action == "GetVersion"
+	open := req.Action == "Enroll" || req.Action == "GetVersion" || req.Action == "GetEvidence"
 	switch {
 	case open && req.Get:
+		if req.Action == "GetEvidence" {
+			req.Body = challenge(r)
+		}
 		return nil
 	case open, !req.Get && r.Method != http.MethodPost:
 		return notFound
@@ -158,6 +162,16 @@ func (h *Handler) read(r *http.Request, req *relay.Request, buf *[]byte) (refusa
 	}
 	req.Body = body
 	return nil
+}
+
+// maxChallengeText is the longest challenge that is passed on: the core wants 43
+// characters and has a text for everything else.
+const maxChallengeText = 64
+
+// challenge returns the query parameter of GetEvidence, as it came.
+func challenge(r *http.Request) []byte {
+	text := r.URL.Query().Get(api.ChallengeParam)
+	return []byte(text[:min(len(text), maxChallengeText)])
 }
 
 // newID returns a request id that no other request of any process has.

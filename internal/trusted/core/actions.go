@@ -85,6 +85,7 @@ func actions() map[string]*action {
 		{name: "DeleteAllKey", mutates: true, run: (*request).deleteAllKey, storage: "deleteALLKey failed"},
 	}
 	table = append(table, secretActions()...)
+	table = append(table, quoteActions()...)
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
 		byName[a.name] = a
@@ -96,14 +97,11 @@ func actions() map[string]*action {
 // execute runs a call to its result, a refusal or a needError.
 func (x *request) execute() (result, error) {
 	switch x.call.Action {
-	case "GetVersion", "Enroll":
+	case "GetVersion", "Enroll", "GetEvidence":
 		if !x.call.Get {
 			return result{}, errAPI() // whatever the signature
 		}
-		if x.call.Action == "Enroll" {
-			return x.enroll()
-		}
-		return x.getVersion()
+		return x.unsigned()
 	}
 	x.action = x.core.actions[x.call.Action]
 	v, err := x.authenticate()
@@ -120,6 +118,17 @@ func (x *request) execute() (result, error) {
 		x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.window}
 	}
 	return x.action.run(x)
+}
+
+// unsigned runs an action that anybody may ask for.
+func (x *request) unsigned() (result, error) {
+	switch x.call.Action {
+	case "Enroll":
+		return x.enroll()
+	case "GetEvidence":
+		return x.getEvidence()
+	}
+	return x.getVersion()
 }
 
 // fitsMutation reports whether the body would also pass as a state-changing

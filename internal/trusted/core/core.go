@@ -81,6 +81,8 @@ type Core struct {
 	window    int64 // milliseconds
 	clock     *clock
 	chain     *audit.Chain
+	instance  instanceKey
+	quoting   *quoting
 	actions   map[string]*action
 	mutations *mutations
 
@@ -118,6 +120,7 @@ func New(cfg Config) (*Core, error) {
 		actions:    actions(),
 		generators: newGenerators(),
 		failures:   newFailures(l.Failures),
+		quoting:    newQuoting(cfg.Platform),
 	}
 	c.mutations = newMutations(c.actions)
 	c.apps = newCache[*openApp](l.Apps, c.seen)
@@ -130,6 +133,9 @@ func New(cfg Config) (*Core, error) {
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err
 	}
+	if c.instance, err = newInstanceKey(); err != nil {
+		return nil, err
+	}
 	noKey := make([]byte, apiKeyLen)
 	rand.Read(noKey) // never fails
 	c.stranger = newOpenApp(record.App{}, secret.New(noKey))
@@ -137,6 +143,7 @@ func New(cfg Config) (*Core, error) {
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
 		Simulated: cfg.Platform.Simulated(), OpenEnrollment: cfg.Genesis.OpenEnrollment,
+		HPKEKey: c.instance.public,
 	}
 	return c, nil
 }
@@ -156,7 +163,7 @@ func (c *Core) Checkpoint(context.Context) (*wire.Answer, error) {
 var ErrLimit = errors.New("message is over a limit")
 
 // Call implements wire.Core.
-func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
+func (c *Core) Call(ctx context.Context, call *wire.Call) (*wire.Answer, error) {
 	if len(call.Records) > wire.MaxRecords || len(call.Listing) > wire.MaxList || len(call.Body) > wire.MaxBody {
 		return nil, fmt.Errorf("call: %w", ErrLimit)
 	}
@@ -164,7 +171,7 @@ func (c *Core) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
 	if len(call.Action) > wire.MaxName { // check: action-length
 		return nil, fmt.Errorf("call: action of %d bytes: %w", len(call.Action), ErrLimit)
 	}
-	x := &request{core: c, call: call, now: c.clock.micros()}
+	x := &request{ctx: ctx, core: c, call: call, now: c.clock.micros()}
 	res, err := x.execute()
 	if err != nil {
 		if need := asNeed(err); need != nil {
@@ -218,6 +225,7 @@ type openVersion struct {
 
 // request is one call on its way through the core.
 type request struct {
+	ctx    context.Context // of the call, for the platform; after Call has returned nobody asks it
 	core   *Core
 	call   *wire.Call
 	now    int64 // Unix microseconds

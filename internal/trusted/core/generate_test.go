@@ -82,13 +82,24 @@ func TestExpensive(t *testing.T) {
 	actions := actions()
 	for name, want := range map[string]bool{
 		"CreateKey": true, "GetParametersForImport": true, "ImportKeyMaterial": true, "Sign": true, "Verify": true,
-		"AsymmetricDecrypt": true, "ExportDataKey": true, "Encrypt": false, "Decrypt": false, "GenerateDataKey": false,
+		"AsymmetricDecrypt": true, "ExportDataKey": true, "GenerateQuote": false, "Encrypt": false, "Decrypt": false, "GenerateDataKey": false,
 	} {
 		if actions[name] == nil {
 			t.Errorf("%s is no action", name)
 		}
 		if got := Expensive(name); got != want {
 			t.Errorf("Expensive(%q): got %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestSlow names what a server of a stream must not have a worker wait for.
+func TestSlow(t *testing.T) {
+	for name, want := range map[string]bool{
+		"GenerateQuote": true, "GetEvidence": true, "GetVersion": false, "VerifyQuote": false, "CreateKey": false, "Encrypt": false,
+	} {
+		if got := Slow(name); got != want {
+			t.Errorf("Slow(%q): got %v, want %v", name, got, want)
 		}
 	}
 }

@@ -34,54 +34,90 @@ var (
 	errSize  = errors.New("answer is over the limit of a frame")
 )
 
-// dispatch executes a frame, at once or by a worker.
+// A place is where a frame is executed.
+type place uint8
+
+const (
+	here     place = iota // between two reads of the stream
+	byWorker              // it is expensive
+	byItself              // it waits for something else than a processor
+)
+
+// dispatch executes a frame, or has it executed.
 func (s *server) dispatch(ctx context.Context, c *conn, f wire.Frame) {
-	run, heavy, err := s.prepare(f)
+	run, at, err := s.prepare(f)
 	j := job{c, f.Op, f.Number, run}
+	taken := true
 	switch {
 	case err != nil:
 		c.refuse(f.Number, err)
-	case heavy:
+	case at == byWorker:
 		c.jobs.Add(1)
 		select {
 		case s.jobs <- j:
 		default:
-			c.jobs.Done()
-			c.refuse(f.Number, errBusy)
+			taken = false
+		}
+	case at == byItself:
+		c.jobs.Add(1)
+		select {
+		case s.slow <- struct{}{}:
+			go func() {
+				s.finish(ctx, j)
+				<-s.slow
+			}()
+		default:
+			taken = false
 		}
 	default:
 		s.execute(ctx, j)
 	}
+	if !taken {
+		c.jobs.Done()
+		c.refuse(f.Number, errBusy)
+	}
 }
 
-// prepare decodes the message of a frame and tells whether a worker should
-// execute it.
-func (s *server) prepare(f wire.Frame) (run runner, heavy bool, err error) {
+// finish executes a job of which its connection waits for the end.
+func (s *server) finish(ctx context.Context, j job) {
+	s.execute(ctx, j)
+	j.conn.out.flush()
+	j.conn.jobs.Done()
+}
+
+// prepare decodes the message of a frame and tells where to execute it.
+func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 	switch f.Op {
 	case wire.OpCall:
 		call, err := wire.DecodeCall(f.Payload)
 		if err != nil {
-			return nil, false, err
+			return nil, here, err
 		}
 		run = func(ctx context.Context) (appender, error) { return s.core.Call(ctx, call) }
-		return run, call.Listed || s.opts.Expensive(call.Action), nil
+		switch {
+		case s.opts.Slow(call.Action):
+			at = byItself
+		case call.Listed || s.opts.Expensive(call.Action):
+			at = byWorker
+		}
+		return run, at, nil
 	case wire.OpResolve:
 		r, err := wire.DecodeResolve(f.Payload)
-		return func(ctx context.Context) (appender, error) { return s.core.Resolve(ctx, r) }, false, err
+		return func(ctx context.Context) (appender, error) { return s.core.Resolve(ctx, r) }, here, err
 	case wire.OpSweep:
 		sweep, err := wire.DecodeSweep(f.Payload)
-		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, true, err
+		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, byWorker, err
 	}
 	if len(f.Payload) != 0 {
-		return nil, false, fmt.Errorf("operation %d has a payload of %d bytes", f.Op, len(f.Payload))
+		return nil, here, fmt.Errorf("operation %d has a payload of %d bytes", f.Op, len(f.Payload))
 	}
 	switch f.Op {
 	case wire.OpInfo:
-		return func(ctx context.Context) (appender, error) { return s.core.Info(ctx) }, false, nil
+		return func(ctx context.Context) (appender, error) { return s.core.Info(ctx) }, here, nil
 	case wire.OpCheckpoint:
-		return func(ctx context.Context) (appender, error) { return s.core.Checkpoint(ctx) }, false, nil
+		return func(ctx context.Context) (appender, error) { return s.core.Checkpoint(ctx) }, here, nil
 	}
-	return nil, false, fmt.Errorf("operation %d is no request", f.Op)
+	return nil, here, fmt.Errorf("operation %d is no request", f.Op)
 }
 
 // execute runs a job and puts its answer, or what went wrong, into the outbox.

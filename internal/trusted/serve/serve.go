@@ -44,6 +44,12 @@ type Options struct {
 	// between two reads of the stream. Sweeps and calls with a listing always
 	// do. Default: none.
 	Expensive func(action string) bool
+	// Slow tells which actions wait for something else than a processor. Each is
+	// executed by itself, so that no worker is kept. Default: none.
+	Slow func(action string) bool
+	// SlowCalls is how many of those may be under way; further ones are refused.
+	// Default 64.
+	SlowCalls int
 	// Log takes what goes wrong. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -66,6 +72,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Expensive == nil {
 		o.Expensive = func(string) bool { return false }
+	}
+	if o.Slow == nil {
+		o.Slow = func(string) bool { return false }
+	}
+	if o.SlowCalls <= 0 {
+		o.SlowCalls = 64
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -120,6 +132,7 @@ type server struct {
 	core   wire.Core
 	opts   Options
 	jobs   chan job
+	slow   chan struct{} // one entry for each slow call under way
 	panics atomic.Uint64
 
 	mu    sync.Mutex
@@ -131,7 +144,10 @@ type server struct {
 // returns nil after such an end, and else the error that ended it.
 func Serve(ctx context.Context, ln net.Listener, core wire.Core, opts Options) error {
 	opts = opts.withDefaults()
-	s := &server{core: core, opts: opts, jobs: make(chan job, opts.Waiting), conns: map[*conn]bool{}}
+	s := &server{
+		core: core, opts: opts, jobs: make(chan job, opts.Waiting), slow: make(chan struct{}, opts.SlowCalls),
+		conns: map[*conn]bool{},
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { ln.Close(); s.stopReading() })
@@ -143,9 +159,7 @@ func Serve(ctx context.Context, ln net.Listener, core wire.Core, opts Options) e
 	for range opts.Workers {
 		workers.Go(func() {
 			for j := range s.jobs {
-				s.execute(work, j)
-				j.conn.out.flush()
-				j.conn.jobs.Done()
+				s.finish(work, j)
 			}
 		})
 	}

@@ -212,12 +212,14 @@ func TestOutOfOrder(t *testing.T) {
 		m  appender
 	}{
 		"expensive action": {wire.OpCall, call("Wait", "")},
+		"slow action":      {wire.OpCall, call("Wait", "")},
 		"sweep":            {wire.OpSweep, &wire.Sweep{}},
 		"listing":          {wire.OpCall, &wire.Call{Action: "Wait", Listed: true}},
 	} {
 		core := &fakeCore{}
 		expensive := func(action string) bool { return name == "expensive action" && action == "Wait" }
-		bubble(t, core, Options{Expensive: expensive, Workers: 1, Waiting: 1}, func(ln *pipes) {
+		slow := func(action string) bool { return name == "slow action" && action == "Wait" }
+		bubble(t, core, Options{Expensive: expensive, Workers: 1, Waiting: 1, Slow: slow, SlowCalls: 2}, func(ln *pipes) {
 			p := ln.dial()
 			defer p.Close()
 			p.send(row.op, row.m)
@@ -235,6 +237,36 @@ func TestOutOfOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSlowKeepsNoWorker has as many slow calls as may be, more than there are
+// workers, and an expensive one.
+func TestSlowKeepsNoWorker(t *testing.T) {
+	core := &fakeCore{}
+	is := func(name string) func(string) bool { return func(action string) bool { return action == name } }
+	bubble(t, core, Options{Expensive: is("Echo"), Slow: is("Wait"), Workers: 1, Waiting: 1, SlowCalls: 3}, func(ln *pipes) {
+		p := ln.dial()
+		defer p.Close()
+		for range 3 {
+			p.send(wire.OpCall, call("Wait", ""))
+		}
+		synctest.Wait()
+		p.send(wire.OpCall, call("Echo", "a"))
+		if got := p.receive(); !strings.HasPrefix(got, "4 op 2") {
+			t.Errorf("got %q, want the answer to the expensive call", got)
+		}
+		close(core.gate)
+		for range 3 {
+			if got := p.receive(); strings.Contains(got, "refused") {
+				t.Errorf("slow call: got %q", got)
+			}
+		}
+		synctest.Wait()
+		p.send(wire.OpCall, call("Wait", "")) // its place is free again
+		if got := p.receive(); strings.Contains(got, "refused") {
+			t.Errorf("slow call after others: got %q", got)
+		}
+	})
 }
 
 func TestBadFrameClosesOnlyItsConnection(t *testing.T) {
