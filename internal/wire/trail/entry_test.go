@@ -145,7 +145,7 @@ func TestFrameRefusals(t *testing.T) {
 		"ends in the entry":     {whole[:20], ErrTorn},
 		"ends before the chain": {whole[:lengthSize+minEntry], ErrTorn},
 		"ends in the chain":     {whole[:len(whole)-1], ErrTorn},
-		"length 0":              {make([]byte, 100), ErrCorrupt},
+		"length 0":              {make([]byte, 100), ErrUnused},
 		"length too small":      {[]byte{0, 0, 0, minEntry - 1, 9, 9}, ErrCorrupt},
 		"length too large":      {[]byte{0, 0, 2, 1}, ErrCorrupt},
 		"length 2^32-1":         {[]byte{255, 255, 255, 255}, ErrCorrupt},

@@ -19,6 +19,9 @@ const MaxFrame = lengthSize + MaxEntry + chainSize
 var (
 	// ErrTorn says that the input ends inside a frame, as after a crash.
 	ErrTorn = errors.New("torn frame")
+	// ErrUnused says that zeros begin where a frame should: space for entries
+	// that have not been written, in a file that is in use or was at a crash.
+	ErrUnused = errors.New("unused space")
 	// ErrCorrupt says that a frame has a length that no entry has. Where the
 	// next frame begins is then unknown.
 	ErrCorrupt = errors.New("corrupt frame")
@@ -42,8 +45,8 @@ func AppendFrame(dst, entry []byte, chain [32]byte) []byte {
 
 // ReadFrame reads one frame into buf, which must have MaxFrame bytes. It
 // returns io.EOF if r ends before the frame, an error wrapping ErrTorn if r
-// ends inside it, ErrCorrupt for a length out of bounds, and r's own error
-// otherwise. It does not parse the entry.
+// ends inside it, ErrUnused for a length of zero, ErrCorrupt for another one out
+// of bounds, and r's own error otherwise. It does not parse the entry.
 func ReadFrame(r io.Reader, buf []byte) (Frame, error) {
 	if n, err := io.ReadFull(r, buf[:lengthSize]); err != nil {
 		return Frame{}, torn(err, n, lengthSize)
@@ -95,6 +98,9 @@ func CutFrame(b []byte) (f Frame, rest []byte, err error) {
 // frameSize reads the length of a frame, which b begins with.
 func frameSize(b []byte) (int, error) {
 	n := binary.BigEndian.Uint32(b)
+	if n == 0 {
+		return 0, ErrUnused
+	}
 	if n < minEntry || n > MaxEntry {
 		return 0, fmt.Errorf("%w: entry of %d bytes, want %d to %d", ErrCorrupt, n, minEntry, MaxEntry)
 	}

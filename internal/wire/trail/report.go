@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -74,9 +75,15 @@ type Gap struct {
 	Offset      int64
 }
 
-// String describes the gap for people.
+// String describes the gap for people. A gap before a file, but not inside one,
+// is what a manager leaves that was killed while its core went on.
 func (g Gap) String() string {
-	return fmt.Sprintf("entries %d to %d are missing before %s, byte %d", g.First, g.Last, g.File, g.Offset)
+	text := fmt.Sprintf("entries %d to %d are missing before %s, byte %d", g.First, g.Last, g.File, g.Offset)
+	if g.Offset == 0 {
+		text += ": the file begins with entry " + strconv.FormatUint(g.Last+1, 10) +
+			"; either one before it is not here, or a manager was killed before it had written them"
+	}
+	return text
 }
 
 // Problem is what is wrong at one place of a file.
@@ -85,7 +92,7 @@ type Problem uint8
 const (
 	_             Problem = iota
 	Unreadable            // the file could not be read
-	Torn                  // the file ends inside a frame, as after a crash
+	Torn                  // the file ends inside a frame, or part of its last write is zeros, as after a crash
 	Corrupt               // there is no entry where one should be
 	BadStart              // the start entry is missing, misplaced, of another domain, or not endorsed
 	BadChain              // the entry does not follow from the one before

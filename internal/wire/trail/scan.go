@@ -2,7 +2,6 @@ package trail
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"io"
 
@@ -48,6 +47,7 @@ type scanner struct {
 	n     int32    // number of the file
 	in    *group   // of the entry read last, nil before the first
 	next  uint64   // sequence number expected to follow it
+	chain [32]byte // chain value of the frame before, as stored
 	early Findings // before the first entry
 }
 
@@ -69,10 +69,14 @@ func (s *scanner) run() {
 		if err == io.EOF {
 			return
 		}
+		if err == nil && s.unfinished(buf[:f.Size()], &f, offset) {
+			err = errUnfinished
+		}
 		if err != nil {
 			s.lost(offset, err)
 			return
 		}
+		s.chain = f.Chain
 		if e, err := Parse(f.Entry); err != nil {
 			s.find(offset, Corrupt, err.Error())
 			s.skip()
@@ -95,29 +99,16 @@ func (s *scanner) lost(offset int64, err error) {
 	switch {
 	case errors.Is(err, ErrTorn):
 		s.find(offset, Torn, err.Error())
+	case errors.Is(err, ErrUnused):
+		s.unused(offset)
 	case !errors.Is(err, ErrCorrupt):
 		s.find(offset, Unreadable, err.Error())
-	case s.zeros(offset):
-		// Some file systems grow a file before its data, and crash between.
-		s.find(offset, Torn, "the rest of the file is zeros")
 	default:
-		s.find(offset, Corrupt, err.Error()+"; the rest of the file cannot be read")
+		s.find(offset, Corrupt, err.Error()+restLost)
 	}
 }
 
-func (s *scanner) zeros(offset int64) bool {
-	r := s.file.reader(offset)
-	for {
-		b, err := r.Peek(readAhead)
-		if len(bytes.Trim(b, "\x00")) > 0 {
-			return false
-		}
-		if err != nil {
-			return err == io.EOF
-		}
-		r.Discard(len(b)) // what was peeked is there
-	}
-}
+const restLost = "; the rest of the file cannot be read"
 
 func (s *scanner) find(offset int64, p Problem, detail string) {
 	x := Finding{File: s.file.Name, Offset: offset, Sequence: s.next, Problem: p, Detail: detail}

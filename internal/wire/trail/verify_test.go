@@ -148,6 +148,7 @@ func TestVerifyIntact(t *testing.T) {
 		"one file":       joined(w.frames...),
 		"three files":    {file("c", bytes.Join(w.frames[6:], nil)), file("a", bytes.Join(w.frames[:2], nil)), file("b", bytes.Join(w.frames[2:6], nil))},
 		"an empty file":  {file("e", nil), file("a", w.bytes())},
+		"unused space":   joined(append(slices.Clone(w.frames), make([]byte, 100_000))...),
 		"two instances":  {file("a", w.bytes()), file("b", other.bytes())},
 		"mixed together": joined(slices.Concat(w.frames[:3], other.frames, w.frames[3:])...),
 	} {
@@ -223,8 +224,9 @@ func TestVerifyFinds(t *testing.T) {
 		"endorsed by another key":     {impostor.fill().frames, 1, BadStart},
 		"another instance's entry in": {rechain(slices.Insert(slices.Clone(w.frames[:9]), 5, alter(other.frames[4], func(e *Entry) { e.Instance = testInstance })), first, false), 5, Conflict},
 		"torn":                        {append(slices.Clone(w.frames[:9]), w.frames[9][:50]), 10, Torn},
-		"zeros at the end":            {append(slices.Clone(w.frames[:9]), make([]byte, 100_000)), 10, Torn},
-		"zeros, then something":       {append(slices.Clone(w.frames[:9]), append(make([]byte, 100_000), 1)), 10, Corrupt},
+		"zeros, then something":       {append(slices.Clone(w.frames[:9]), append(make([]byte, 100_000), 1)), 10, Torn},
+		"zeros, then much":            {append(slices.Clone(w.frames[:9]), append(make([]byte, 100_000), bytes.Repeat([]byte{1}, MaxWrite)...)), 10, Corrupt},
+		"zeros up to no sector":       {append(slices.Clone(w.frames[:9]), append(make([]byte, 40), 1)), 10, Corrupt},
 		"garbage at the end":          {append(slices.Clone(w.frames), bytes.Repeat([]byte{0xff}, 99)), 11, Corrupt},
 		"unknown format":              {append(slices.Clone(w.frames[:9]), append([]byte{0, 0, 0, 42, 9}, make([]byte, 41+32)...)), 10, Corrupt},
 	} {
