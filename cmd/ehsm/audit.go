@@ -36,7 +36,9 @@ The genesis file names the domain's key. Whoever can replace both the file and
 the trail can replace the domain: --domain pins the id that you know.
 
 Exit code 0: nothing is wrong. A file that ends within an entry, as a crash
-leaves it, is reported and accepted.`,
+leaves it, is reported and accepted. Zeros at the end of a file, which it has
+while it is in use, are not reported. Entries that are missing are gaps, which a
+manager that was killed while its core went on leaves as well.`,
 		Example: `  ehsm audit verify --genesis ~/.local/state/ehsm/domain/genesis.json trail/
   ehsm audit verify --genesis genesis.json --domain 9a31...f0 --output json *.trail`,
 		Args: args(1, -1),
@@ -73,8 +75,15 @@ func (a *app) verifyTrail(genesisFile, domain string, paths []string) error {
 	if err := a.emit(verifiedOf(id, &report), reportText(id, &report)); err != nil {
 		return err
 	}
-	if n := badFindings(&report); n > 0 {
-		return fmt.Errorf("the trail is not intact: %d findings", n)
+	missing, bad := 0, badFindings(&report)
+	for i := range report.Instances {
+		missing += len(report.Instances[i].Gaps)
+	}
+	switch {
+	case bad > 0 && bad == missing:
+		return fmt.Errorf("the trail is not complete: %d gaps, and nothing else is wrong", missing)
+	case bad > 0:
+		return fmt.Errorf("the trail is not intact: %d findings", bad)
 	}
 	return nil
 }

@@ -53,6 +53,8 @@ func (a *app) showTrail(ctx context.Context, paths []string, wanted func(*trail.
 			case errors.Is(err, io.EOF):
 			case errors.Is(err, trail.ErrTorn):
 				a.warn("%s ends within an entry", f.Name)
+			case errors.Is(err, trail.ErrUnused):
+				a.warn("%s goes on with zeros, as in a file that is in use, or was at a crash", f.Name)
 			case err != nil:
 				return fmt.Errorf("read %s: %w", f.Name, err)
 			}

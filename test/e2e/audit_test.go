@@ -63,7 +63,7 @@ func readTrail(t *testing.T, name string) (entries []trail.Entry) {
 	r, buf := bufio.NewReader(f), make([]byte, trail.MaxFrame)
 	for {
 		frame, err := trail.ReadFrame(r, buf)
-		if errors.Is(err, io.EOF) || errors.Is(err, trail.ErrTorn) {
+		if errors.Is(err, io.EOF) || errors.Is(err, trail.ErrTorn) || errors.Is(err, trail.ErrUnused) {
 			return entries
 		}
 		if err != nil {
