@@ -1,13 +1,15 @@
 // Package attest holds the words of attestation (RFC 9334) that attesters and
 // relying parties share: what evidence is, and what the 64 bytes that it binds
-// may mean. Verification of evidence is in the packages below dcap.
+// may mean. Verification of evidence is in dcap, tdx and snp.
 //
 // It holds no secrets and does no I/O.
 package attest
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/pack"
 )
@@ -64,15 +66,19 @@ func (e Evidence) Append(dst []byte) []byte {
 }
 
 // DecodeEvidence reads what Append wrote, and nothing else. It refuses the kinds
-// for which no verifier is built in: all but SGXQuote3. The evidence shares memory
-// with b. Errors wrap pack.ErrMalformed.
-func DecodeEvidence(b []byte) (Evidence, error) {
+// for which no verifier is built into a TEE program: all but SGXQuote3. The
+// evidence shares memory with b. Errors wrap pack.ErrMalformed.
+func DecodeEvidence(b []byte) (Evidence, error) { return DecodeEvidenceOf(b, SGXQuote3) }
+
+// DecodeEvidenceOf is DecodeEvidence for a relying party that has verifiers for
+// the given kinds.
+func DecodeEvidenceOf(b []byte, kinds ...Kind) (Evidence, error) {
 	r := pack.NewReader(b)
 	if v := r.Uint8(); r.Err() == nil && v != formatV1 {
 		r.Fail("format %d is unknown", v)
 	}
 	e := Evidence{Kind: Kind(r.Uint8())}
-	if r.Err() == nil && e.Kind != SGXQuote3 {
+	if r.Err() == nil && !slices.Contains(kinds, e.Kind) {
 		r.Fail("%v: no verifier is built in", e.Kind)
 	}
 	e.Quote = r.Bytes(MaxQuote)
@@ -80,4 +86,31 @@ func DecodeEvidence(b []byte) (Evidence, error) {
 		return Evidence{}, fmt.Errorf("decode evidence: %w", err)
 	}
 	return e, nil
+}
+
+// KindOf tells by its first bytes which kind a bare quote or report is, such as
+// one of GenerateQuote; zero if it is none of them. It verifies nothing.
+func KindOf(quote []byte) Kind {
+	const (
+		headerSize                 = 8 // version, key type, TEE type
+		keyTypeP256, teeTDX        = 2, 0x81
+		snpSize, snpFirst, snpLast = 1184, 2, 5 // bytes and versions of ATTESTATION_REPORT
+	)
+	if len(quote) < headerSize {
+		return 0
+	}
+	le := binary.LittleEndian
+	version, keyType, tee := le.Uint16(quote), le.Uint16(quote[2:]), le.Uint32(quote[4:])
+	switch whole := le.Uint32(quote); {
+	case len(quote) == snpSize && whole >= snpFirst && whole <= snpLast:
+		return SNPReport
+	case keyType != keyTypeP256:
+	case version == 3 && tee == 0:
+		return SGXQuote3
+	case version == 4 && tee == teeTDX:
+		return TDXQuote4
+	case version == 5 && tee == teeTDX:
+		return TDXQuote5
+	}
+	return 0
 }

@@ -35,6 +35,44 @@ func TestEvidenceEncoding(t *testing.T) {
 	}
 }
 
+// A relying party names the kinds that it verifies.
+func TestDecodeEvidenceOfOtherKinds(t *testing.T) {
+	b := Evidence{Kind: TDXQuote5, Quote: []byte("quote")}.Append(nil)
+	if e, err := DecodeEvidenceOf(b, SGXQuote3, TDXQuote5); err != nil || e.Kind != TDXQuote5 {
+		t.Errorf("kind is listed: got %v, %v", e, err)
+	}
+	for name, kinds := range map[string][]Kind{"none": nil, "others": {SGXQuote3, TDXQuote4, SNPReport}} {
+		if _, err := DecodeEvidenceOf(b, kinds...); !errors.Is(err, pack.ErrMalformed) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestKindOf(t *testing.T) {
+	snp := make([]byte, 1184)
+	snp[0] = 3
+	for name, row := range map[string]struct {
+		quote []byte
+		want  Kind
+	}{
+		"SGX":               {[]byte{3, 0, 2, 0, 0, 0, 0, 0, 9}, SGXQuote3},
+		"TDX 4":             {[]byte{4, 0, 2, 0, 0x81, 0, 0, 0}, TDXQuote4},
+		"TDX 5":             {[]byte{5, 0, 2, 0, 0x81, 0, 0, 0}, TDXQuote5},
+		"SEV-SNP":           {snp, SNPReport},
+		"SEV-SNP, cut":      {snp[:1183], 0},
+		"SGX in version 4":  {[]byte{4, 0, 2, 0, 0, 0, 0, 0}, 0},
+		"TDX in version 3":  {[]byte{3, 0, 2, 0, 0x81, 0, 0, 0}, 0},
+		"other key type":    {[]byte{3, 0, 3, 0, 0, 0, 0, 0}, 0},
+		"version 6":         {[]byte{6, 0, 2, 0, 0x81, 0, 0, 0}, 0},
+		"cut in its header": {[]byte{3, 0, 2, 0}, 0},
+		"nothing":           {nil, 0},
+	} {
+		if got := KindOf(row.quote); got != row.want {
+			t.Errorf("%s: got %v, want %v", name, got, row.want)
+		}
+	}
+}
+
 // Known answers made with the hash functions of another program.
 func TestReportDataKnownAnswers(t *testing.T) {
 	domain := [32]byte{1, 2, 3}
