@@ -63,7 +63,12 @@ func start(ctx context.Context, settings config.Core, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	keys, g, err := domainkey.Open(settings.Domain, p)
+	home, err := openHome(settings.Platform, stderr)
+	if err != nil {
+		return err
+	}
+	defer home.Close() // after everything that uses keys
+	keys, g, err := domainkey.Open(settings.Domain, p, home)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -49,6 +50,7 @@ type Options struct {
 	PlainHTTP bool   // no TLS; only on loopback
 	Log       *slog.Logger
 	Limits    core.Limits
+	Locked    bool             // keys in the memory that the kernel protects best, ordinary memory with a warning where it has none
 	Clock     func() time.Time // the host's clock; nil: time.Now
 }
 
@@ -59,6 +61,8 @@ var ErrNotLoopback = errors.New("plain HTTP is for loopback addresses only")
 type Server struct {
 	Info  wire.Info
 	First bool // the data directory was made by this start
+
+	KeyMemory string // what the domain's keys lie in, for people
 
 	url         string
 	fingerprint string
@@ -108,7 +112,12 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCore(o, first)
+	home, err := openHome(o)
+	if err != nil {
+		return nil, err
+	}
+	stack.add(home.Close)
+	c, err := openCore(o, first, home)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +131,7 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 		return nil, err
 	}
 	stack.add(sink.Close)
-	s := &Server{First: first, done: make(chan struct{})}
+	s := &Server{First: first, KeyMemory: home.Memory().String(), done: make(chan struct{})}
 	s.Info, _ = c.Info(ctx) // in-process it cannot fail
 	var config *tls.Config
 	scheme := "http"
@@ -241,9 +250,22 @@ func lost(dir, name string) error {
 	return fmt.Errorf("%w: %s is gone, and without it no record opens; restore it from a backup, or choose an empty directory", ErrLost, filepath.Join(dir, name))
 }
 
+// openHome returns where the domain's keys lie.
+func openHome(o Options) (*secret.Home, error) {
+	if !o.Locked {
+		return secret.NewHeap(), nil
+	}
+	home, err := secret.NewLocked()
+	if errors.Is(err, secret.ErrMemory) {
+		o.Log.Warn("keys are in ordinary memory", "err", err)
+		return secret.NewHeap(), nil // simulated keys are in a file anyway
+	}
+	return home, err
+}
+
 // openCore opens the domain, at first start after making it. A crash in between
 // leaves a machine without a domain, which the next start completes.
-func openCore(o Options, first bool) (*core.Core, error) {
+func openCore(o Options, first bool, home *secret.Home) (*core.Core, error) {
 	platform, err := sim.Open(filepath.Join(o.Dir, SimDir), tee.ProductCore, coreSVN)
 	if err != nil {
 		return nil, err
@@ -259,7 +281,7 @@ func openCore(o Options, first bool) (*core.Core, error) {
 			return nil, fmt.Errorf("make the domain: %w", err)
 		}
 	}
-	keys, g, err := domainkey.Open(domain, platform)
+	keys, g, err := domainkey.Open(domain, platform, home)
 	if err != nil {
 		return nil, err
 	}

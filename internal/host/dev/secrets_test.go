@@ -20,6 +20,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -77,7 +78,7 @@ func newRig(t *testing.T) *rig {
 	dir := t.TempDir()
 	r.shift.Store(int64(-48 * time.Hour))
 	clock := func() time.Time { return time.Now().Add(time.Duration(r.shift.Load())) }
-	c, err := openCore(Options{Dir: dir, Clock: clock}, true)
+	c, err := openCore(Options{Dir: dir, Clock: clock}, true, secret.NewHeap())
 	if err != nil {
 		t.Fatal(err)
 	}

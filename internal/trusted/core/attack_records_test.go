@@ -77,7 +77,7 @@ var forgeries = []attack{
 		if err := os.WriteFile(name, edited, 0o600); err != nil {
 			a.t.Fatal(err)
 		}
-		_, _, err = domainkey.Open(dir, a.domain.platform)
+		_, _, err = domainkey.Open(dir, a.domain.platform, secret.NewHeap())
 		return err == nil
 	}},
 	{"an app record of a domain of the attacker", func(a *attacker) bool {

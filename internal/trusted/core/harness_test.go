@@ -50,7 +50,7 @@ func newDomainAt(t testing.TB, created time.Time) domain {
 	if err := domainkey.Create(d.dir, p, g, created); err != nil {
 		t.Fatal(err)
 	}
-	if d.keys, d.genesis, err = domainkey.Open(d.dir, p); err != nil {
+	if d.keys, d.genesis, err = domainkey.Open(d.dir, p, secret.NewHeap()); err != nil {
 		t.Fatal(err)
 	}
 	return d

@@ -56,8 +56,8 @@ func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing se
 	return aead.Seal(out, make([]byte, aead.NonceSize()), plain, append([]byte(bundleLabel), out...)), nil
 }
 
-// unseal opens what seal made.
-func unseal(p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte) (*Keyring, error) {
+// unseal opens what seal made, into home.
+func unseal(home *secret.Home, p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte) (*Keyring, error) {
 	if len(bundle) > maxBundle {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrSeal, len(bundle), maxBundle)
 	}
@@ -90,19 +90,29 @@ func unseal(p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte)
 	if err != nil {
 		return nil, fmt.Errorf("%w: it was sealed on another machine, for other code, or was changed", ErrSeal)
 	}
-	return parseBundle(g, domain, plain)
+	return parseBundle(home, g, domain, plain)
 }
 
-func parseBundle(g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, error) {
+func parseBundle(home *secret.Home, g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, error) {
 	defer clear(plain)
 	r := pack.NewReader(plain)
-	signing := secret.Copy(r.Fixed(ed25519.SeedSize))
-	versions := make([]secret.Bytes, r.Count(maxVersions, KeySize))
-	for i := range versions {
-		versions[i] = secret.Copy(r.Fixed(KeySize))
+	seed := r.Fixed(ed25519.SeedSize)
+	material := make([][]byte, r.Count(maxVersions, KeySize))
+	for i := range material {
+		material[i] = r.Fixed(KeySize)
 	}
 	if err := r.Close(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSeal, err)
+	}
+	signing, err := home.Move(seed)
+	if err != nil {
+		return nil, err
+	}
+	versions := make([]secret.Bytes, len(material))
+	for i, b := range material {
+		if versions[i], err = home.Move(b); err != nil {
+			return nil, err
+		}
 	}
 	if len(versions) == 0 {
 		return nil, fmt.Errorf("%w: it holds no version", ErrSeal)
@@ -110,7 +120,7 @@ func parseBundle(g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, 
 	if !bytes.Equal(publicKey(signing), g.DomainKey) {
 		return nil, fmt.Errorf("%w: its signing key is not the one the genesis names", ErrSeal)
 	}
-	return newKeyring(domain, versions, signing)
+	return newKeyring(home, domain, versions, signing)
 }
 
 // cannotSeal says what to do on a platform without seal keys.

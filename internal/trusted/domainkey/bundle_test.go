@@ -33,25 +33,25 @@ func anyKey(b releasedBundle) tee.Platform { return answering{node(), b.SealKey}
 
 func TestChangedBundles(t *testing.T) {
 	b, g, id := parts(t)
-	if _, err := unseal(anyKey(b), g, id, b.Bundle); err != nil {
+	if _, err := unseal(secret.NewHeap(), anyKey(b), g, id, b.Bundle); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []tee.Platform{b.platform(), anyKey(b)} {
 		for i := range len(b.Bundle) * 8 {
 			changed := bytes.Clone(b.Bundle)
 			changed[i/8] ^= 1 << (i % 8)
-			if k, err := unseal(p, g, id, changed); !errors.Is(err, ErrSeal) || k != nil {
+			if k, err := unseal(secret.NewHeap(), p, g, id, changed); !errors.Is(err, ErrSeal) || k != nil {
 				t.Errorf("bit %d of byte %d flipped: got %v, want ErrSeal", i%8, i/8, err)
 			}
 		}
 		for n := range b.Bundle {
-			if _, err := unseal(p, g, id, b.Bundle[:n]); !errors.Is(err, ErrSeal) {
+			if _, err := unseal(secret.NewHeap(), p, g, id, b.Bundle[:n]); !errors.Is(err, ErrSeal) {
 				t.Errorf("cut to %d bytes: got %v, want ErrSeal", n, err)
 			}
 		}
 		for n := 1; n <= 64; n++ {
 			long := append(bytes.Clone(b.Bundle), make([]byte, n)...)
-			if _, err := unseal(p, g, id, long); !errors.Is(err, ErrSeal) {
+			if _, err := unseal(secret.NewHeap(), p, g, id, long); !errors.Is(err, ErrSeal) {
 				t.Errorf("%d bytes longer: got %v, want ErrSeal", n, err)
 			}
 		}
@@ -70,7 +70,7 @@ func TestForeignBundles(t *testing.T) {
 		}
 		return b
 	}
-	if _, err := unseal(node(), g, id, sealed(id, dk, signing)); err != nil {
+	if _, err := unseal(secret.NewHeap(), node(), g, id, sealed(id, dk, signing)); err != nil {
 		t.Fatal(err)
 	}
 	otherID := id
@@ -89,7 +89,7 @@ func TestForeignBundles(t *testing.T) {
 		{"of another format", append([]byte{2}, sealed(id, dk, signing)[1:]...), "format 2"},
 		{"over the limit", make([]byte, maxBundle+1), "limit"},
 	} {
-		k, err := unseal(node(), g, id, row.bundle)
+		k, err := unseal(secret.NewHeap(), node(), g, id, row.bundle)
 		if !errors.Is(err, ErrSeal) || k != nil || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%s: got %v, want ErrSeal with %q", row.name, err, row.text)
 		}
@@ -126,7 +126,7 @@ func TestPlatformsThatCannotSeal(t *testing.T) {
 		if name == "without a bundle" {
 			remove(t, dir, BundleFile)
 		}
-		k, _, err := Open(dir, sealless{node()})
+		k, _, err := Open(dir, sealless{node()}, secret.NewHeap())
 		if k != nil || !errors.Is(err, tee.ErrNoSealKey) || !strings.Contains(err.Error(), text) {
 			t.Errorf("Open %s: got %v, want ErrNoSealKey with %q", name, err, text)
 		}
@@ -141,7 +141,7 @@ func FuzzUnseal(f *testing.F) {
 	f.Add(append(append([]byte{}, b.Bundle[:36]...), 0, 0, 4, 1))
 	f.Add([]byte{bundleV1})
 	f.Fuzz(func(t *testing.T, bundle []byte) {
-		k, err := unseal(anyKey(b), g, id, bundle)
+		k, err := unseal(secret.NewHeap(), anyKey(b), g, id, bundle)
 		switch {
 		case err == nil && !bytes.Equal(bundle, b.Bundle):
 			t.Error("opens a bundle that was never sealed")
@@ -159,7 +159,7 @@ func FuzzParseBundle(f *testing.F) {
 	f.Add(append(plain[:len(plain):len(plain)], make([]byte, KeySize+1)...))
 	f.Add(plain)
 	f.Fuzz(func(t *testing.T, plain []byte) {
-		k, err := parseBundle(g, id, bytes.Clone(plain))
+		k, err := parseBundle(secret.NewHeap(), g, id, bytes.Clone(plain))
 		if err != nil {
 			return
 		}

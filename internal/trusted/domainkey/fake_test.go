@@ -176,7 +176,7 @@ func create(t testing.TB, p tee.Platform) string {
 
 func open(t testing.TB, dir string, p tee.Platform) *Keyring {
 	t.Helper()
-	k, _, err := Open(dir, p)
+	k, _, err := Open(dir, p, secret.NewHeap())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func same(a, b *Keyring) bool {
 // refused fails unless opening dir on p gives want and no keyring.
 func refused(t *testing.T, name, dir string, p tee.Platform, want error) {
 	t.Helper()
-	k, _, err := Open(dir, p)
+	k, _, err := Open(dir, p, secret.NewHeap())
 	if !errors.Is(err, want) || k != nil {
 		t.Errorf("%s: got %v and keyring %v, want %v", name, err, k != nil, want)
 	}

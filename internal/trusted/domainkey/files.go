@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 )
@@ -38,6 +39,11 @@ func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error 
 		return fmt.Errorf("create a domain: %w", err)
 	}
 	versions, signing := generate()
+	defer func() {
+		for _, key := range append(versions, signing) {
+			key.Zero()
+		}
+	}()
 	g.Format, g.Created, g.DomainKey = genesis.Format, now.UTC().Truncate(time.Second), publicKey(signing)
 	encoded, err := g.Encode()
 	if err != nil {
@@ -47,7 +53,8 @@ func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	bundle, err := seal(p, domain, versions, signing)
+	var bundle []byte
+	secret.Do(func() { bundle, err = seal(p, domain, versions, signing) })
 	if err != nil {
 		return err
 	}
@@ -112,10 +119,11 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// Open opens the domain in dir. It never makes a new key: a missing, foreign or
-// damaged file is an error. Errors: ErrSeal, ErrSimulated, genesis.ErrInvalid,
-// tee.ErrNoSealKey, fs.ErrNotExist for a missing file.
-func Open(dir string, p tee.Platform) (*Keyring, genesis.Genesis, error) {
+// Open opens the domain in dir, with its keys in home, which must stay open as
+// long as they are used. It never makes a new key: a missing, foreign or damaged
+// file is an error. Errors: ErrSeal, ErrSimulated, genesis.ErrInvalid,
+// tee.ErrNoSealKey, secret.ErrMemory, fs.ErrNotExist for a missing file.
+func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, genesis.Genesis, error) {
 	g, domain, err := readGenesis(dir)
 	if err != nil {
 		return nil, g, err
@@ -132,7 +140,8 @@ func Open(dir string, p tee.Platform) (*Keyring, genesis.Genesis, error) {
 	if err != nil {
 		return nil, g, fmt.Errorf("%w: restore %s from a backup of this machine: %w", ErrSeal, BundleFile, err)
 	}
-	keys, err := unseal(p, g, domain, bundle)
+	var keys *Keyring
+	secret.Do(func() { keys, err = unseal(home, p, g, domain, bundle) })
 	if err != nil {
 		return nil, g, fmt.Errorf("open %s: %w", filepath.Join(dir, BundleFile), err)
 	}

@@ -19,7 +19,7 @@ import (
 
 func TestCreate(t *testing.T) {
 	dir := create(t, node())
-	first, g, err := Open(dir, node())
+	first, g, err := Open(dir, node(), secret.NewHeap())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,8 @@ const (
 )
 
 // Keyring is the DomainKey of one domain in all versions held, with the
-// domain's signing key. It is immutable and safe for concurrent use.
+// domain's signing key. All of them lie in the Home that it was opened with. It is
+// immutable and safe for concurrent use.
 type Keyring struct {
 	domain   genesis.ID
 	signing  secret.Bytes // Ed25519 seed
@@ -53,25 +54,31 @@ func generate() (versions []secret.Bytes, signing secret.Bytes) {
 	return []secret.Bytes{secret.New(dk)}, secret.New(seed)
 }
 
-func newKeyring(domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) (*Keyring, error) {
+// newKeyring derives the keys of all purposes, in home, where signing and
+// versions lie already.
+func newKeyring(home *secret.Home, domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) (*Keyring, error) {
 	k := &Keyring{domain: domain, signing: signing, versions: versions}
 	var err error
-	if k.derived, err = derive(RecordWrapping, domain, versions); err != nil {
+	if k.derived, err = derive(home, RecordWrapping, domain, versions); err != nil {
 		return nil, err
 	}
-	k.tokens, err = derive(ImportToken, domain, versions)
+	k.tokens, err = derive(home, ImportToken, domain, versions)
 	return k, err
 }
 
 // derive returns the key of a purpose for each DomainKey version.
-func derive(p Purpose, domain genesis.ID, versions []secret.Bytes) ([]secret.Bytes, error) {
+func derive(home *secret.Home, p Purpose, domain genesis.ID, versions []secret.Bytes) ([]secret.Bytes, error) {
 	keys := make([]secret.Bytes, 0, len(versions))
 	for _, dk := range versions {
 		b, err := hkdf.Expand(sha256.New, dk.Expose(), string(p)+string(domain[:]), KeySize)
 		if err != nil {
 			return nil, fmt.Errorf("derive the key for %s: %w", strings.TrimSuffix(string(p), "\x00"), err)
 		}
-		keys = append(keys, secret.New(b))
+		key, err := home.Move(b)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
 	}
 	return keys, nil
 }
@@ -104,10 +111,18 @@ func ofVersion(keys []secret.Bytes, version uint32) (secret.Bytes, error) {
 // Sign signs message with the domain's Ed25519 key. Every message starts with a
 // label that no other use has.
 func (k *Keyring) Sign(message []byte) []byte {
-	return ed25519.Sign(ed25519.NewKeyFromSeed(k.signing.Expose()), message)
+	signature := make([]byte, ed25519.SignatureSize)
+	secret.Do(func() {
+		key := ed25519.NewKeyFromSeed(k.signing.Expose())
+		defer clear(key)
+		copy(signature, ed25519.Sign(key, message))
+	})
+	return signature
 }
 
 // publicKey returns the public half of a signing seed.
 func publicKey(seed secret.Bytes) ed25519.PublicKey {
-	return ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey)
+	key := ed25519.NewKeyFromSeed(seed.Expose())
+	defer clear(key)
+	return key.Public().(ed25519.PublicKey) // a copy
 }

@@ -22,7 +22,7 @@ import (
 
 func TestReleasedBundlesOpen(t *testing.T) {
 	for _, b := range releasedBundles(t) {
-		k, g, err := Open(b.write(t), b.platform())
+		k, g, err := Open(b.write(t), b.platform(), secret.NewHeap())
 		if err != nil {
 			t.Errorf("%s: %v", b.Name, err)
 			continue
@@ -48,7 +48,7 @@ func TestReleasedBundlesOpen(t *testing.T) {
 // TestRecordWrappingByHand is HKDF-Expand of RFC 5869 with one block, written out.
 func TestRecordWrappingByHand(t *testing.T) {
 	k, domain := secret.New(bytes.Repeat([]byte{7}, KeySize)), genesis.ID(bytes.Repeat([]byte{9}, 32))
-	ring, err := newKeyring(domain, []secret.Bytes{k}, secret.New(make([]byte, ed25519.SeedSize)))
+	ring, err := newKeyring(secret.NewHeap(), domain, []secret.Bytes{k}, secret.New(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		t.Fatal(err)
 	}

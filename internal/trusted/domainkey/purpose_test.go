@@ -18,7 +18,7 @@ import (
 func TestImportTokenByHand(t *testing.T) {
 	first, second := bytes.Repeat([]byte{7}, KeySize), bytes.Repeat([]byte{8}, KeySize)
 	domain := genesis.ID(bytes.Repeat([]byte{9}, 32))
-	ring, err := newKeyring(domain, []secret.Bytes{secret.Copy(first), secret.Copy(second)}, secret.New(make([]byte, ed25519.SeedSize)))
+	ring, err := newKeyring(secret.NewHeap(), domain, []secret.Bytes{secret.Copy(first), secret.Copy(second)}, secret.New(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		t.Fatal(err)
 	}

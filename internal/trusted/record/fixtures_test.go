@@ -80,7 +80,7 @@ func rings(t testing.TB) map[string]ring {
 				t.Fatal(err)
 			}
 		}
-		keys, _, err := domainkey.Open(dir, fixedSeal(b.SealKey))
+		keys, _, err := domainkey.Open(dir, fixedSeal(b.SealKey), secret.NewHeap())
 		if err != nil {
 			t.Fatal(err)
 		}

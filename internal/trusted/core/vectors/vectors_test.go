@@ -113,7 +113,7 @@ func newService(t *testing.T) *service {
 	if err := domainkey.Create(domain, p, g, s.now.Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if s.keys, g, err = domainkey.Open(domain, p); err != nil {
+	if s.keys, g, err = domainkey.Open(domain, p, secret.NewHeap()); err != nil {
 		t.Fatal(err)
 	}
 	s.core, err = core.New(core.Config{Platform: p, Keys: s.keys, Genesis: g, Clock: func() time.Time { return s.now }})
