@@ -11,12 +11,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/trusted/acceptance"
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
 
 // svn is the security version of this program, which seal keys are bound to. An
@@ -36,7 +39,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	config.TuneCollector(getenv, 400)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
-		err = start(ctx, settings, stderr)
+		err = start(ctx, settings, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "ehsm-core: %v\n", err)
@@ -58,17 +61,17 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
-func start(ctx context.Context, settings config.Core, stderr io.Writer) error {
+func start(ctx context.Context, settings config.Core, stdout, stderr io.Writer) error {
 	p, err := platform(settings, stderr)
 	if err != nil {
 		return err
 	}
-	home, err := openHome(settings.Platform, stderr)
-	if err != nil {
+	if asked, err := acceptance.RunAsked(ctx, acceptance.Config{
+		Platform: p, Product: tee.ProductCore, SVN: svn, Version: api.Version, Entropy: tee.CheckEntropy, Now: time.Now,
+	}, settings.Domain, stdout); asked {
 		return err
 	}
-	defer home.Close() // after everything that uses keys
-	keys, g, err := domainkey.Open(settings.Domain, p, home)
+	keys, g, err := domainkey.Open(settings.Domain, p)
 	if err != nil {
 		return err
 	}
