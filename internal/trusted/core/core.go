@@ -39,6 +39,8 @@ type Limits struct {
 	Replays          int // requests remembered in total; default 2,097,152
 	Seen             int // changed records whose newest revision is remembered; default 262144
 	Sessions         int // opened import sessions; default 1024
+	Policies         int // opened quote policies; default 4096
+	Platforms        int // kinds of platforms whose newest collateral is remembered; default 1024
 	Failures         int // keys whose failed PKCS#1 v1.5 decryptions of a minute are counted; default 16384
 	Pending          int // answers whose writes are being stored; default 4096
 }
@@ -57,6 +59,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Replays, 1024, 2<<20)
 	set(&l.Seen, 1024, 262144)
 	set(&l.Sessions, 16, 1024)
+	set(&l.Policies, 16, 4096)
+	set(&l.Platforms, 16, 1024)
 	set(&l.Failures, 1024, 16384)
 	set(&l.Pending, 16, 4096)
 	return l
@@ -83,6 +87,7 @@ type Core struct {
 	chain     *audit.Chain
 	instance  instanceKey
 	quoting   *quoting
+	judge     *judge
 	actions   map[string]*action
 	mutations *mutations
 
@@ -95,6 +100,7 @@ type Core struct {
 	secrets    *cache[record.Secret]
 	values     *cache[sealedValue]
 	sessions   *cache[*openSession]
+	policies   *cache[record.QuotePolicy]
 	generators *generators
 	failures   *failures
 	stranger   *openApp // stands in for unknown tenants, so that they cost the same
@@ -129,7 +135,11 @@ func New(cfg Config) (*Core, error) {
 	c.versions = newCache[*openVersion](l.Keys, c.seen)
 	c.secrets = newCache[record.Secret](l.Secrets, c.seen)
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
+	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
 	var err error
+	if c.judge, err = newJudge(&c.genesis, newFloors(l.Platforms)); err != nil {
+		return nil, err
+	}
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err
 	}
@@ -164,7 +174,8 @@ var ErrLimit = errors.New("message is over a limit")
 
 // Call implements wire.Core.
 func (c *Core) Call(ctx context.Context, call *wire.Call) (*wire.Answer, error) {
-	if len(call.Records) > wire.MaxRecords || len(call.Listing) > wire.MaxList || len(call.Body) > wire.MaxBody {
+	if len(call.Records) > wire.MaxRecords || len(call.Listing) > wire.MaxList || len(call.Body) > wire.MaxBody ||
+		len(call.Collateral) > wire.MaxCollateral {
 		return nil, fmt.Errorf("call: %w", ErrLimit)
 	}
 	// The reply signature has one byte for the length of the action.

@@ -11,8 +11,9 @@ import (
 
 // needError asks the manager to repeat the call with more.
 type needError struct {
-	records []wire.RecordID
-	list    *wire.Query
+	records    []wire.RecordID
+	list       *wire.Query
+	collateral *wire.CollateralQuery
 }
 
 func (e *needError) Error() string { return "records are needed" }
@@ -25,7 +26,7 @@ func asNeed(err error) *needError {
 }
 
 func (e *needError) answer() *wire.Answer {
-	return &wire.Answer{Kind: wire.Need, NeedRecords: e.records, NeedList: e.list}
+	return &wire.Answer{Kind: wire.Need, NeedRecords: e.records, NeedList: e.list, NeedCollateral: e.collateral}
 }
 
 // ref finds what the call says about a record, or nil.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/ehsm-kms/ehsm/api/canon"
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
@@ -18,6 +19,7 @@ const (
 	kindText                // string of min..max UTF-16 units
 	kindBase64              // string of min..max characters that is standard base64
 	kindUUID                // lower-case UUID
+	kindHex                 // string of min..max hexadecimal digits in any letter case
 	kindInteger             // JSON number without fraction, min..max
 	kindName                // one of names
 	kindNames               // array of names
@@ -188,6 +190,10 @@ func (m *member) checkText(s string) error {
 		if !isKeyID(s) {
 			return m.invalid("format wrong.")
 		}
+	case kindHex:
+		if strings.Trim(s, "0123456789abcdefABCDEF") != "" {
+			return m.invalid("format wrong.")
+		}
 	case kindInterval:
 		if !isInterval(s) {
 			return m.invalid("format wrong.")
@@ -280,6 +286,11 @@ const (
 
 func keyIDMember(name string) member {
 	return member{name: name, kind: kindUUID, min: 36, max: 36}
+}
+
+// hashMember is 32 bytes in hexadecimal.
+func hashMember(name string) member {
+	return member{name: name, kind: kindHex, min: 64, max: 64}
 }
 
 // textMember is arbitrary text of up to maxBase64 UTF-16 units.

@@ -32,6 +32,11 @@ const maxChallenge = 4096
 func quoteActions() []*action {
 	return []*action{
 		{name: "GenerateQuote", run: (*request).generateQuote, members: []member{base64Member("challenge", maxChallenge)}},
+		{name: "VerifyQuote", run: (*request).verifyQuote, members: []member{
+			base64Member("quote", maxQuoteText), base64Member("nonce", maxChallenge), keyIDMember("policyId").opt()}},
+		{name: "UploadQuotePolicy", mutates: true, run: (*request).uploadQuotePolicy, members: []member{
+			hashMember("mr_enclave"), hashMember("mr_signer")}},
+		{name: "GetQuotePolicy", run: (*request).getQuotePolicy, members: []member{keyIDMember("policyId")}},
 	}
 }
 
