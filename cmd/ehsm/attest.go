@@ -18,6 +18,7 @@ import (
 	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/host/collateral"
 )
 
 // Limits of the files of a verification, in bytes. Those of policies and of the
@@ -34,7 +35,7 @@ func newAttest(a *app) *cobra.Command {
 		Short: "Read and verify quotes of SGX enclaves",
 		Example: `  ehsm attest show quote.bin
   ehsm attest verify quote.bin --collateral collateral.json --policy policy.json`,
-	}, newAttestShow(a), newAttestVerify(a))
+	}, newAttestShow(a), newAttestVerify(a), newAttestCollateral(a))
 }
 
 // evidenceFlags name what a quote is verified with.
@@ -77,7 +78,7 @@ func (a *app) readEvidence(ctx context.Context, file string, f evidenceFlags) (*
 		e.rootName = f.root
 	}
 	if f.collateral != "" {
-		if e.collateral, err = a.readCollateral(ctx, f.collateral); err != nil {
+		if e.collateral, err = a.readCollateral(ctx, f.collateral, e.raw); err != nil {
 			return nil, err
 		}
 	}
@@ -142,11 +143,16 @@ func foreign(raw []byte) error {
 	return nil
 }
 
-// readCollateral reads a bundle of ours, or the JSON that verifiers exchange.
-func (a *app) readCollateral(ctx context.Context, path string) (*verify.Collateral, error) {
-	b, err := a.readLimited(ctx, path, verify.MaxBundle)
+// readCollateral reads the JSON that verifiers exchange, or what we make of it:
+// that of one machine, or a bundle of several, from which it takes what the quote
+// needs.
+func (a *app) readCollateral(ctx context.Context, path string, quote []byte) (*verify.Collateral, error) {
+	b, err := a.readLimited(ctx, path, collateral.MaxBundleFile)
 	if err != nil {
 		return nil, err
+	}
+	if all, err := collateral.DecodeBundle(b); err == nil {
+		return chooseFor(all, quote, path)
 	}
 	decode := verify.DecodeCollateral
 	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {

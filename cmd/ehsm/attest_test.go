@@ -148,6 +148,7 @@ func (m *maker) fleet() {
 	m.write("sim-ppid", []byte(hex.EncodeToString(p.PPID[:])))
 	for name, edit := range map[string]func(*issue.Terms){
 		"sim-good":    func(*issue.Terms) {},
+		"sim-before":  func(t *issue.Terms) { t.Issued = t.Issued.Add(-24 * time.Hour) },
 		"sim-old":     func(t *issue.Terms) { t.Status, t.Advisories = verify.OutOfDate, []string{"SIM-SA-1"} },
 		"sim-bad":     func(t *issue.Terms) { t.Status = verify.Revoked },
 		"sim-revoked": func(t *issue.Terms) { t.RevokedPCKs = []*big.Int{machine.PCK.Cert.SerialNumber} },

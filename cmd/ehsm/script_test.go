@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs ehsm as its users do, against a real service.
 func TestScripts(t *testing.T) {
+	pccs, portal := services(t)
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(e *testscript.Env) error {
@@ -25,6 +26,10 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CONFIG", filepath.Join(e.WorkDir, "home", ".config", "ehsm", "config.yaml"))
 			// The race detector waits a second at each exit otherwise.
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
+			e.Setenv("PCCS_URL", pccs.URL)
+			e.Setenv("PCCS_CA", pccs.CAFile())
+			e.Setenv("PORTAL_URL", portal.URL)
+			e.Setenv("PORTAL_CA", portal.CAFile())
 			e.Values[serverKey{}] = new(*dev.Server)
 			return nil
 		},

@@ -41,7 +41,7 @@ var rules = []struct {
 	{"internal/layout", nil},
 	{"deploy", nil},
 	{"test", []string{"api", "client", "internal", "test"}},
-	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/host/dev", "cmd/ehsm"}},
+	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/host/dev", "internal/host/collateral", "cmd/ehsm"}},
 	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/wire", "internal/host"}},
 	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
 }
