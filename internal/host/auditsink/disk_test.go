@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -60,6 +61,36 @@ func TestDisk(t *testing.T) {
 	}
 	if r := verify(got); !r.Intact() {
 		t.Errorf("Verify: got %+v", r)
+	}
+}
+
+// A file in use has unused space behind its entries, which is no finding: not in
+// a copy of the file, and not after a crash.
+func TestUnusedSpace(t *testing.T) {
+	dir := t.TempDir()
+	s := openDisk(t, dir)
+	name := filepath.Join(dir, testID.String()+"-00000000000000000001.trail")
+	written, count := 0, uint64(0)
+	for chunk := range slices.Chunk(entries(testID, 4000), 500) { // over several allotments
+		last := len(chunk) - 1
+		put(t, s, chunk[:last]...)
+		put(t, s, durably(chunk[last]))
+		written += len(frames(chunk...))
+		count += uint64(len(chunk))
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b)%allot != 0 || len(b) <= written || len(b) > written+allot || len(bytes.Trim(b[written:], "\x00")) > 0 {
+			t.Fatalf("after %d entries the file has %d bytes, want zeros from %d on to a multiple of %d", count, len(b), written, allot)
+		}
+		if r := verify(map[string][]byte{"copy": b}); !r.Intact() || r.Instances[0].Entries != count {
+			t.Fatalf("Verify of a copy after %d entries: got %+v", count, r)
+		}
+	}
+	closeSink(t, s)
+	if info, err := os.Stat(name); err != nil || info.Size() != int64(written) {
+		t.Errorf("the closed file has %d bytes, %v, want %d", info.Size(), err, written)
 	}
 }
 

@@ -19,6 +19,7 @@ type memFolder struct {
 	mu      sync.Mutex
 	files   map[string]*memFile
 	syncs   int
+	most    int // bytes of a file that were ever without a Sync
 	create  error
 	write   error
 	sync    error
@@ -88,6 +89,7 @@ func (f *memFile) Write(p []byte) (int, error) {
 		return len(p) / 2, f.dir.write
 	}
 	f.data = append(f.data, p...)
+	f.dir.most = max(f.dir.most, len(f.data)-f.synced)
 	return len(p), nil
 }
 

@@ -404,6 +404,26 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// A reader takes holes for accidents only near the end.
+func TestSyncAfterMaxWrite(t *testing.T) {
+	d, as := newMemFolder(), entries(testID, 4000)
+	s := open(d, Options{})
+	for chunk := range slices.Chunk(as, 2000) {
+		frames := frames(chunk...)
+		put(t, s, wire.Audit{First: chunk[0].First, Count: len(chunk), Frames: frames, Durable: true})
+		if len(frames) < trail.MaxWrite {
+			t.Fatalf("a Put has %d bytes, want more than %d", len(frames), trail.MaxWrite)
+		}
+	}
+	closeSink(t, s)
+	if d.most > trail.MaxWrite || d.syncs < 4 {
+		t.Errorf("%d bytes were written without a sync, want at most %d; %d syncs", d.most, trail.MaxWrite, d.syncs)
+	}
+	if !bytes.Equal(d.all(), frames(as...)) {
+		t.Error("the file does not hold the entries")
+	}
+}
+
 func TestFileTakesOneEntryAtLeast(t *testing.T) {
 	d, as := newMemFolder(), entries(testID, 5)
 	s := open(d, Options{MaxFile: 1, MaxBuffered: 1})

@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
 	"github.com/ehsm-kms/ehsm/internal/wire/trail"
@@ -27,6 +24,7 @@ type file interface {
 	// Sync makes what was written durable, and fails if the file is no longer
 	// in its folder.
 	Sync() error
+	// Close leaves the file with what was written, and nothing behind it.
 	Close() error
 }
 
@@ -37,6 +35,7 @@ type spool struct {
 	file     file      // nil before the first entry
 	instance wire.UUID // of all entries in file
 	size     int64     // bytes in file
+	unsynced int       // bytes of those that may not be on disk
 	files    uint64    // created
 }
 
@@ -45,7 +44,7 @@ func (p *spool) write(frames []byte) error {
 	for rest := frames; len(rest) > 0; {
 		n := p.fit(rest)
 		if n == 0 {
-			if err := p.rotate(rest); err != nil {
+			if err := p.next(rest); err != nil {
 				return err
 			}
 			continue
@@ -54,6 +53,7 @@ func (p *spool) write(frames []byte) error {
 			return fmt.Errorf("write audit entries: %w", err)
 		}
 		p.size += int64(n)
+		p.unsynced += n
 		rest = rest[n:]
 	}
 	if len(frames) == 0 {
@@ -62,15 +62,25 @@ func (p *spool) write(frames []byte) error {
 	return p.sync()
 }
 
+// next makes room for the frames that did not fit.
+func (p *spool) next(frames []byte) error {
+	if p.unsynced > 0 {
+		return p.sync()
+	}
+	return p.rotate(frames)
+}
+
 func (p *spool) sync() error {
 	if err := p.file.Sync(); err != nil {
 		return fmt.Errorf("sync audit entries: %w", err)
 	}
+	p.unsynced = 0
 	return nil
 }
 
-// fit returns how many bytes of frames go into the file in use. A file takes
-// entries of one instance up to its limit, and at least one.
+// fit returns how many bytes of frames go into the file in use before it must be
+// synced. A file takes entries of one instance up to its limit, and at least
+// one.
 func (p *spool) fit(frames []byte) int {
 	n, rest := 0, frames
 	for p.file != nil && len(rest) > 0 {
@@ -80,6 +90,9 @@ func (p *spool) fit(frames []byte) int {
 		}
 		id, _, _ := trail.Peek(f.Entry)
 		if at := p.size + int64(n); id != p.instance || at > 0 && at+int64(f.Size()) > p.limit {
+			break
+		}
+		if p.unsynced+n+f.Size() > trail.MaxWrite {
 			break
 		}
 		n, rest = n+f.Size(), after
@@ -109,91 +122,13 @@ func (p *spool) finish() error {
 	if p.file == nil {
 		return nil
 	}
-	err := errors.Join(p.sync(), p.file.Close())
+	var err error
+	if p.unsynced > 0 {
+		err = p.sync()
+	}
+	err = errors.Join(err, p.file.Close())
 	p.file = nil
 	return err
 }
 
 func (p *spool) close() error { return errors.Join(p.finish(), p.dir.Close()) }
-
-// A directory is the folder of a file system.
-type directory struct{ root *os.Root }
-
-// openDir opens a directory, creates it if need be, and tries whether files can
-// be created in it, so that a service that cannot write its audit trail does
-// not start.
-func openDir(path string) (*directory, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, err
-		}
-		if err := syncDir(os.Open(filepath.Dir(path))); err != nil {
-			return nil, err
-		}
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, err
-	}
-	d := &directory{root}
-	if err := d.try(); err != nil {
-		return nil, errors.Join(err, root.Close())
-	}
-	return d, nil
-}
-
-func (d *directory) try() error {
-	const name = ".writable"
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), d.root.Remove(name))
-}
-
-func (d *directory) Create(name string) (file, error) {
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syncDir(d.root.Open(".")); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &spoolFile{f, d.root, name}, nil
-}
-
-func (d *directory) Close() error { return d.root.Close() }
-
-// syncDir makes the names in a directory durable, and closes it.
-func syncDir(dir *os.File, err error) error {
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-type spoolFile struct {
-	*os.File
-	root *os.Root
-	name string
-}
-
-// Sync is fsync, and then a look at the name: writing to a file that someone
-// has deleted succeeds, and leaves nothing.
-func (f *spoolFile) Sync() error {
-	if err := f.File.Sync(); err != nil {
-		return err
-	}
-	mine, err := f.File.Stat()
-	if err != nil {
-		return err
-	}
-	there, err := f.root.Stat(f.name)
-	if err != nil {
-		return err
-	}
-	if !os.SameFile(mine, there) {
-		return fmt.Errorf("another file is in the place of %s", f.name)
-	}
-	return nil
-}
