@@ -406,9 +406,9 @@ func TestRotation(t *testing.T) {
 
 // A reader takes holes for accidents only near the end.
 func TestSyncAfterMaxWrite(t *testing.T) {
-	d, as := newMemFolder(), entries(testID, 4000)
+	d, as := newMemFolder(), entries(testID, 6000)
 	s := open(d, Options{})
-	for chunk := range slices.Chunk(as, 2000) {
+	for chunk := range slices.Chunk(as, 3000) {
 		frames := frames(chunk...)
 		put(t, s, wire.Audit{First: chunk[0].First, Count: len(chunk), Frames: frames, Durable: true})
 		if len(frames) < trail.MaxWrite {
