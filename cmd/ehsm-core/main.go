@@ -71,7 +71,12 @@ func start(ctx context.Context, settings config.Core, stdout, stderr io.Writer) 
 	}, settings.Domain, stdout); asked {
 		return err
 	}
-	keys, g, err := domainkey.Open(settings.Domain, p)
+	home, err := openHome(settings.Platform, stderr)
+	if err != nil {
+		return err
+	}
+	defer home.Close() // after everything that uses keys
+	keys, g, err := domainkey.Open(settings.Domain, p, home)
 	if err != nil {
 		return err
 	}
