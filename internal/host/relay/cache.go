@@ -2,6 +2,7 @@ package relay
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -15,7 +16,12 @@ const shards = 16 // locks of the row cache; a power of two
 // is missing: somebody else may create it.
 //
 // It is safe for concurrent use.
-type rowCache [shards]cacheShard
+type rowCache struct {
+	shards [shards]cacheShard
+	// epoch counts the times that others were found to have changed records. A
+	// read that began in an earlier epoch may be older than what was found.
+	epoch atomic.Uint64
+}
 
 // A cacheShard keeps its rows in two generations. When the young one is full it
 // becomes the old one and what was old is dropped, except for what was used
@@ -35,14 +41,14 @@ type cached struct {
 // newRowCache returns a cache of at most size rows, but at least two a shard.
 func newRowCache(size int) *rowCache {
 	c := &rowCache{}
-	for i := range c {
-		c[i].limit = max(1, size/shards/2)
-		c[i].young = map[wire.RecordID]cached{}
+	for i := range c.shards {
+		c.shards[i].limit = max(1, size/shards/2)
+		c.shards[i].young = map[wire.RecordID]cached{}
 	}
 	return c
 }
 
-func (c *rowCache) shard(id wire.RecordID) *cacheShard { return &c[id.ID[15]%shards] }
+func (c *rowCache) shard(id wire.RecordID) *cacheShard { return &c.shards[id.ID[15]%shards] }
 
 // ref returns the newest known state of a record, with its bytes if the core
 // may lack them. A false result is no statement about the store.
@@ -54,10 +60,11 @@ func (c *rowCache) ref(id wire.RecordID) (f wire.Ref, primary uint32, ok bool) {
 	return wire.Ref{ID: id, Revision: row.Revision, Tag: row.Tag, Sealed: row.Sealed}, row.Primary, ok
 }
 
-// put takes a row unless it has that revision or a later one: a slow read must
-// not overwrite a newer write. The cache keeps row.Sealed, which must not change.
-// It reports whether the core is known to hold exactly this state.
-func (c *rowCache) put(row store.Row) (has bool) {
+// put takes a row that was read or written since an epoch, unless it has that
+// revision or a later one: a slow read must not overwrite a newer write. The
+// cache keeps row.Sealed, which must not change. It reports whether the core is
+// known to hold exactly this state.
+func (c *rowCache) put(row store.Row, since uint64) (has bool) {
 	if row.Revision == 0 {
 		return false
 	}
@@ -68,16 +75,18 @@ func (c *rowCache) put(row store.Row) (has bool) {
 	if ok && known.Revision >= row.Revision {
 		return known.has && known.Revision == row.Revision && known.Tag == row.Tag
 	}
-	s.set(row.ID, cached{Row: row})
+	if c.epoch.Load() == since {
+		s.set(row.ID, cached{Row: row})
+	}
 	return false
 }
 
-// refs puts rows that were just read and names them, with their bytes if all is
-// set or the core may lack them.
-func (c *rowCache) refs(rows []store.Row, all bool) []wire.Ref {
+// refs puts rows that were read since an epoch and names them, with their bytes
+// if all is set or the core may lack them.
+func (c *rowCache) refs(rows []store.Row, all bool, since uint64) []wire.Ref {
 	refs := sealedRefs(rows)
 	for i := range rows {
-		if has := c.put(rows[i]); has && !all {
+		if has := c.put(rows[i], since); has && !all {
 			refs[i].Sealed = nil
 		}
 	}
@@ -100,12 +109,27 @@ func (c *rowCache) opened(refs []wire.Ref) {
 	}
 }
 
+// forget drops records that others have changed. What was read before it and
+// comes later is not taken.
+func (c *rowCache) forget(ids []wire.RecordID) {
+	c.epoch.Add(1)
+	for _, id := range ids {
+		s := c.shard(id)
+		s.mu.Lock()
+		delete(s.young, id)
+		delete(s.old, id)
+		s.mu.Unlock()
+	}
+}
+
 // clear forgets everything.
 func (c *rowCache) clear() {
-	for i := range c {
-		c[i].mu.Lock()
-		c[i].young, c[i].old = map[wire.RecordID]cached{}, nil
-		c[i].mu.Unlock()
+	c.epoch.Add(1)
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.young, s.old = map[wire.RecordID]cached{}, nil
+		s.mu.Unlock()
 	}
 }
 

@@ -15,18 +15,18 @@ func row(id wire.RecordID, revision, value uint64) store.Row {
 
 func TestCacheKeepsTheNewest(t *testing.T) {
 	c := newRowCache(64)
-	c.put(row(keyRecord, 5, 50))
+	c.put(row(keyRecord, 5, 50), c.epoch.Load())
 	for name, r := range map[string]store.Row{
 		"a slow read of an older row": row(keyRecord, 4, 40),
 		"the same again":              row(keyRecord, 5, 50),
 		"a missing row":               {ID: keyRecord},
 	} {
-		c.put(r)
+		c.put(r, c.epoch.Load())
 		if f, primary, ok := c.ref(keyRecord); !ok || f.Revision != 5 || primary != 1 || f.Tag != row(keyRecord, 5, 50).Tag {
 			t.Errorf("after %s: got %+v, %v", name, f, ok)
 		}
 	}
-	c.put(row(keyRecord, 6, 60))
+	c.put(row(keyRecord, 6, 60), c.epoch.Load())
 	if f, _, _ := c.ref(keyRecord); f.Revision != 6 {
 		t.Errorf("after a newer row: got revision %d", f.Revision)
 	}
@@ -38,7 +38,7 @@ func TestCacheKeepsTheNewest(t *testing.T) {
 func TestCacheKnowsWhatTheCoreHas(t *testing.T) {
 	c := newRowCache(64)
 	old := row(keyRecord, 5, 50)
-	c.put(old)
+	c.put(old, c.epoch.Load())
 	c.opened([]wire.Ref{{ID: keyRecord, Revision: 4, Tag: old.Tag, Sealed: old.Sealed}}) // older
 	c.opened([]wire.Ref{{ID: keyRecord, Revision: 5, Sealed: old.Sealed}})               // other tag
 	c.opened([]wire.Ref{{ID: keyRecord, Revision: 5, Tag: old.Tag}})                     // sent without bytes
@@ -49,16 +49,16 @@ func TestCacheKnowsWhatTheCoreHas(t *testing.T) {
 	if f, _, ok := c.ref(keyRecord); !ok || f.Sealed != nil {
 		t.Errorf("got %+v, %v, want no bytes", f, ok)
 	}
-	if refs := c.refs([]store.Row{old}, false); refs[0].Sealed != nil {
+	if refs := c.refs([]store.Row{old}, false, c.epoch.Load()); refs[0].Sealed != nil {
 		t.Error("a row read anew travels though the core has it")
 	}
-	if refs := c.refs([]store.Row{old}, true); refs[0].Sealed == nil {
+	if refs := c.refs([]store.Row{old}, true, c.epoch.Load()); refs[0].Sealed == nil {
 		t.Error("a row does not travel though the core asked for it")
 	}
-	if refs := c.refs([]store.Row{row(keyRecord, 5, 51)}, false); refs[0].Sealed == nil {
+	if refs := c.refs([]store.Row{row(keyRecord, 5, 51)}, false, c.epoch.Load()); refs[0].Sealed == nil {
 		t.Error("a row with another tag does not travel")
 	}
-	if refs := c.refs([]store.Row{row(keyRecord, 6, 60)}, false); refs[0].Sealed == nil {
+	if refs := c.refs([]store.Row{row(keyRecord, 6, 60)}, false, c.epoch.Load()); refs[0].Sealed == nil {
 		t.Error("a newer row does not travel")
 	}
 	c.clear()
@@ -70,20 +70,48 @@ func TestCacheKnowsWhatTheCoreHas(t *testing.T) {
 func TestCacheIsBounded(t *testing.T) {
 	const size = 320
 	c := newRowCache(size)
-	c.put(row(appRecord, 1, 0))
+	c.put(row(appRecord, 1, 0), c.epoch.Load())
 	for i := range uint32(20 * size) {
 		id := keyRecord
 		binary.BigEndian.PutUint32(id.ID[12:], i)
-		c.put(row(id, 1, 0))
+		c.put(row(id, 1, 0), c.epoch.Load())
 		if _, _, ok := c.ref(appRecord); !ok {
 			t.Fatalf("a row in constant use is dropped after %d others", i)
 		}
 	}
 	n := 0
-	for i := range c {
-		n += len(c[i].young) + len(c[i].old)
+	for i := range c.shards {
+		n += len(c.shards[i].young) + len(c.shards[i].old)
 	}
 	if n > size {
 		t.Errorf("got %d rows, want at most %d", n, size)
+	}
+}
+
+func TestCacheForgets(t *testing.T) {
+	c := newRowCache(64)
+	before := c.epoch.Load()
+	c.put(row(keyRecord, 5, 50), before)
+	c.put(row(appRecord, 5, 50), before)
+	c.forget([]wire.RecordID{keyRecord})
+	if _, _, ok := c.ref(keyRecord); ok {
+		t.Error("a record that others have changed is found")
+	}
+	if _, _, ok := c.ref(appRecord); !ok {
+		t.Error("another record is forgotten as well")
+	}
+	c.put(row(keyRecord, 5, 50), before)
+	if _, _, ok := c.ref(keyRecord); ok {
+		t.Error("a read that began before is taken")
+	}
+	c.put(row(keyRecord, 6, 60), c.epoch.Load())
+	if f, _, ok := c.ref(keyRecord); !ok || f.Revision != 6 {
+		t.Errorf("a read that began after: got %+v, %t", f, ok)
+	}
+	before = c.epoch.Load()
+	c.clear()
+	c.put(row(keyRecord, 6, 60), before)
+	if _, _, ok := c.ref(keyRecord); ok {
+		t.Error("a read that began before clear is taken")
 	}
 }

@@ -29,9 +29,11 @@ type exchange struct {
 	extra []wire.RecordID // records that the core asked for or has met others at
 	hints int             // how many of extra were asked for by earlier requests
 
-	written *wire.RecordID // version of the secret that the request has made
-	turn    *sync.Mutex    // it is alone among those that have met at a record
-	listing bool           // it has one of the relay's places for listings
+	written  *wire.RecordID // version of the secret that the request has made
+	turn     *sync.Mutex    // it is alone among those that have met at a record
+	listing  bool           // it has one of the relay's places for listings
+	collated bool           // it has one of the relay's places for collateral
+	trouble  error          // of the source of collateral, for the log
 }
 
 // run asks the core until there is a reply. An error beside an answer is for
@@ -55,7 +57,8 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			if err = x.relay.record(ctx, &a.Audit); err != nil {
 				return nil, err
 			}
-			return x.done(a)
+			a, err := x.done(a)
+			return a, errors.Join(err, x.trouble)
 		case wire.Need:
 			if needs++; needs > maxNeeds {
 				return nil, errors.Join(errNeeds, x.relay.record(ctx, &a.Audit))
@@ -91,6 +94,9 @@ func (x *exchange) leave() {
 	if x.listing {
 		<-x.relay.listings
 	}
+	if x.collated {
+		<-x.relay.collaterals
+	}
 	if x.turn != nil {
 		x.turn.Unlock()
 	}
@@ -114,6 +120,12 @@ func (x *exchange) done(a *wire.Answer) (*wire.Answer, error) {
 func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
 	if err := x.relay.record(ctx, &a.Audit); err != nil {
 		return err
+	}
+	if a.NeedCollateral != nil {
+		x.collate(ctx, a.NeedCollateral)
+		if a.NeedList == nil && len(a.NeedRecords) == 0 {
+			return nil
+		}
 	}
 	for _, id := range a.NeedRecords {
 		x.want(id)
@@ -170,6 +182,9 @@ func (x *exchange) refs(ctx context.Context) error {
 	if !x.named {
 		return nil
 	}
+	if !x.relay.follower.current() {
+		return x.fresh(ctx, false)
+	}
 	n := &x.names
 	if n.hasSecret() {
 		x.extra = x.relay.hints.get(n.secretRecord())
@@ -209,6 +224,7 @@ func (x *exchange) fresh(ctx context.Context, all bool) error {
 			ids = append(ids, id)
 		}
 	}
+	since := x.relay.rows.epoch.Load()
 	rows, err := x.relay.read(ctx, ids)
 	if err != nil {
 		return err
@@ -221,7 +237,7 @@ func (x *exchange) fresh(ctx context.Context, all bool) error {
 	if len(rows) > wire.MaxRecords {
 		return errRecords
 	}
-	x.call.Records, x.call.Fresh = x.relay.rows.refs(rows, all), true
+	x.call.Records, x.call.Fresh = x.relay.rows.refs(rows, all, since), true
 	return nil
 }
 

@@ -308,6 +308,14 @@ func (c *fakeCore) Call(ctx context.Context, call *wire.Call) (*wire.Answer, err
 		return need, nil
 	}
 	switch call.Action {
+	case "VerifyQuote":
+		if !call.Collated {
+			return &wire.Answer{Kind: wire.Need, NeedCollateral: &wire.CollateralQuery{FMSPC: fmspc, CA: wire.PlatformCA}}, nil
+		}
+		if len(call.Collateral) == 0 {
+			return c.final(500, "no collateral"), nil
+		}
+		return c.final(200, string(call.Collateral)), nil
 	case "Add", "DeleteAllKey":
 		return c.change(call), nil
 	}

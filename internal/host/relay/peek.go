@@ -14,6 +14,7 @@ type names struct {
 	keys    [3]key    // keyid, ukeyid and encryptionKeyId
 	secret  wire.UUID // ID of the record that secretName names; zero: none
 	session wire.UUID // ID of the key whose import session is needed; zero: none
+	policy  wire.UUID // ID of a quote policy; zero: none
 	n       int       // how many of keys are set
 }
 
@@ -48,7 +49,7 @@ func peek(action string, body []byte) (n names, ok bool) {
 // last one counts, as it does for the core.
 func (n *names) look(action string, payload []byte) {
 	var ids [len(n.keys)][]byte
-	var secretName, ciphertext []byte
+	var secretName, policyID, ciphertext []byte
 	for name, value := range members(payload) {
 		switch string(name) {
 		case "keyid":
@@ -59,6 +60,8 @@ func (n *names) look(action string, payload []byte) {
 			ids[2] = value
 		case "secretName":
 			secretName = value
+		case "policyId":
+			policyID = value
 		default:
 			if opens(action, name) && len(value) > messageText {
 				ciphertext = value
@@ -78,6 +81,9 @@ func (n *names) look(action string, payload []byte) {
 	}
 	if name := text(secretName); name != "" {
 		n.secret = wire.SecretID(n.tenant, name)
+	}
+	if id, err := wire.ParseUUID(text(policyID)); err == nil {
+		n.policy = id
 	}
 }
 
@@ -127,7 +133,7 @@ func messageVersion(text string, id wire.UUID) uint32 {
 }
 
 // records lists what the request names apart from key versions: the app, the
-// keys, the secret, the import session.
+// keys, the secret, the import session, the quote policy.
 func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	dst = append(dst, wire.RecordID{Type: wire.App, Tenant: n.tenant, ID: n.tenant})
 	for _, k := range n.keys[:n.n] {
@@ -138,6 +144,9 @@ func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	}
 	if n.session != (wire.UUID{}) {
 		dst = append(dst, wire.RecordID{Type: wire.ImportSession, Tenant: n.tenant, ID: n.session})
+	}
+	if n.policy != (wire.UUID{}) {
+		dst = append(dst, wire.RecordID{Type: wire.QuotePolicy, Tenant: n.tenant, ID: n.policy})
 	}
 	return dst
 }

@@ -50,6 +50,15 @@ type Sink interface {
 	Put(ctx context.Context, a wire.Audit) error
 }
 
+// A Collateral fetches what Intel says of a kind of platform. Its methods are safe
+// for concurrent use.
+type Collateral interface {
+	// Encoded returns collateral as docs/formats.md#collateral-v1 has it, for an
+	// FMSPC and the CA, wire.ProcessorCA or wire.PlatformCA, that issued the
+	// platform's certificate. Any quote may ask for any of them.
+	Encoded(ctx context.Context, fmspc [6]byte, ca string) ([]byte, error)
+}
+
 // Options are the bounds of a Relay. The zero value is usable.
 type Options struct {
 	// Concurrent is how many requests may be inside at once; the next one is
@@ -60,6 +69,17 @@ type Options struct {
 	// StoreTimeout is how long one change may wait for the store, and how long
 	// the core may then take to answer. Default 10 s.
 	StoreTimeout time.Duration
+	// Feed tells what other nodes change in the store. Nil: there are none.
+	Feed Feed
+	// StaleGrace is how long remembered rows count after the store was last
+	// asked what others have changed. It bounds how late a change by another
+	// node, such as a disabled key, takes effect here. Default 1 s.
+	StaleGrace time.Duration
+	// Collateral is asked where a quote is to be verified. Default: there is none,
+	// so that the core refuses all quotes.
+	Collateral Collateral
+	// CollateralTimeout is how long one request may wait for it. Default 10 s.
+	CollateralTimeout time.Duration
 	// Log takes what happens in the background. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -73,6 +93,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.StoreTimeout <= 0 {
 		o.StoreTimeout = 10 * time.Second
+	}
+	if o.StaleGrace <= 0 {
+		o.StaleGrace = time.Second
+	}
+	if o.CollateralTimeout <= 0 {
+		o.CollateralTimeout = 10 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -93,6 +119,10 @@ const (
 // take 64 MiB here and as much in the core.
 const maxListings = 4
 
+// maxCollaterals is how many requests may be at the source of collateral or hold
+// some; more wait. Each may take 4 MiB here and as much in the core.
+const maxCollaterals = 16
+
 // A Relay is safe for concurrent use.
 type Relay struct {
 	core  wire.Core
@@ -107,7 +137,10 @@ type Relay struct {
 	sweeps  *sweepQueue
 	turns   turns
 
-	listings chan struct{} // one entry for each listing under way
+	follower *follower
+
+	listings    chan struct{} // one entry for each listing under way
+	collaterals chan struct{} // one entry for each request with collateral
 }
 
 // New returns a relay between core, st and sink.
@@ -116,7 +149,8 @@ func New(core wire.Core, st Store, sink Sink, opts Options) *Relay {
 	return &Relay{
 		core: core, store: st, sink: sink, opts: opts,
 		rows: newRowCache(opts.CachedRows), hints: newHints(opts.CachedRows / 16), sweeps: newSweepQueue(),
-		listings: make(chan struct{}, maxListings),
+		follower: newFollower(opts.Feed, opts.StaleGrace),
+		listings: make(chan struct{}, maxListings), collaterals: make(chan struct{}, maxCollaterals),
 	}
 }
 

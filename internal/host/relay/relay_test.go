@@ -94,7 +94,7 @@ func TestReplyPassesThrough(t *testing.T) {
 	} {
 		g.ForgetCore()
 		if name == "keyid is no id" {
-			g.rows.put(g.store.row(appRecord))
+			g.rows.put(g.store.row(appRecord), g.rows.epoch.Load())
 		}
 		g.core.before = func(c *wire.Call) error {
 			if c.Action != row.call || sent(*c) != row.sent || !bytes.Equal(c.Body, row.req.Body) || c.Get != row.req.Get {

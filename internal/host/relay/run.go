@@ -19,10 +19,12 @@ const (
 
 // Run does the work that no request waits for, until ctx ends: it has the audit
 // chain signed, drops replay entries that have ended, carries bulk changes over
-// to single keys and has secrets purged that are due. It signs the chain once more before it returns.
+// to single keys, has secrets purged that are due, and follows what other nodes
+// change. It signs the chain once more before it returns.
 func (r *Relay) Run(ctx context.Context, st Sweeps) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.runSweeps(ctx, st) })
+	wg.Go(func() { r.follow(ctx) })
 	wg.Go(func() {
 		r.every(ctx, 0, purgePeriod, "secrets not purged", func(ctx context.Context) error { return r.purgeDue(ctx, st) })
 	})

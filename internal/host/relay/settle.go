@@ -59,10 +59,11 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 		end := r.sweeps.begin(a.Writes[i].ID.Tenant)
 		defer func() { end(f.outcome == wire.Stored) }()
 	}
+	since := r.rows.epoch.Load()
 	err := r.store.Apply(ctx, store.Change{Writes: a.Writes, Replay: a.Replay})
 	switch {
 	case err == nil:
-		r.written(a.Writes)
+		r.written(a.Writes, since)
 		return fate{outcome: wire.Stored}
 	case errors.Is(err, store.ErrConflict):
 		return fate{outcome: wire.Conflict}
@@ -76,7 +77,7 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 		return fate{wire.Failed, err, true}
 	}
 	if stored {
-		r.written(a.Writes)
+		r.written(a.Writes, since)
 		return fate{outcome: wire.Stored, err: err}
 	}
 	return fate{outcome: wire.Failed, err: err}
@@ -112,9 +113,9 @@ func (r *Relay) look(ctx context.Context, writes []wire.Write) (stored bool, err
 	}
 }
 
-// written puts stored writes into the row cache. The bytes are copied, as those
-// of an answer may be part of a larger buffer.
-func (r *Relay) written(writes []wire.Write) {
+// written puts writes that were stored since an epoch into the row cache. The
+// bytes are copied, as those of an answer may be part of a larger buffer.
+func (r *Relay) written(writes []wire.Write, since uint64) {
 	for i := range writes {
 		w := &writes[i]
 		if w.Remove {
@@ -123,7 +124,7 @@ func (r *Relay) written(writes []wire.Write) {
 		r.rows.put(store.Row{
 			ID: w.ID, Revision: w.Revision, Tag: w.Tag(), Primary: w.Primary, Hidden: w.Hidden,
 			Sealed: bytes.Clone(w.Sealed),
-		})
+		}, since)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -37,14 +36,33 @@ type cursor struct {
 	at    time.Time // when it was taken
 }
 
-// A Feed tells what others have changed. It must be used by one goroutine.
+// A Feed tells what others have changed. It has two connections of its own, so
+// that requests that wait for one do not keep it waiting.
 type Feed struct {
-	store *Store
-	from  *cursor // nil: nothing is known
+	config *pgx.ConnConfig
+	asks   *pgx.Conn // used by Next; nil until connected
+	hears  *pgx.Conn // used by Wait; nil until connected
+	from   *cursor   // nil: nothing is known
 }
 
-// Feed returns a feed that has read nothing.
-func (s *Store) Feed() *Feed { return &Feed{store: s} }
+// Feed returns a feed that has read nothing. Each has one caller of Next and one
+// of Wait; Close ends it.
+func (s *Store) Feed() *Feed { return &Feed{config: s.pool.Config().ConnConfig} }
+
+// Close closes the connections. No other call may be under way.
+func (f *Feed) Close() {
+	f.asks, f.hears = hangUp(f.asks), hangUp(f.hears)
+}
+
+// hangUp closes a connection that may be in the middle of a message.
+func hangUp(c *pgx.Conn) *pgx.Conn {
+	if c != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c.Close(ctx)
+	}
+	return nil
+}
 
 // Next returns the records that have been changed since the call of Next before,
 // some of them perhaps twice, and not those that were created or removed. All is
@@ -63,48 +81,59 @@ func (f *Feed) Next(ctx context.Context) (ids []wire.RecordID, all bool, err err
 		after = from.least
 	}
 	next := &cursor{at: time.Now()}
-	err = f.store.read(ctx, "read changes", func(ctx context.Context, c *pgxpool.Conn) error {
-		return rows(ctx, c, func(r pgx.Rows) error {
-			var tenant, id *[16]byte
-			var kind *int16
-			var version *int64
-			if err := r.Scan(&next.least, &tenant, &id, &kind, &version); err != nil {
-				return err
-			}
-			if tenant != nil {
-				ids = append(ids, wire.RecordID{Type: wire.RecordType(*kind), Tenant: *tenant, ID: *id, Version: uint32(*version)})
-			}
-			return nil
-		}, listChanges, after)
-	})
-	if err != nil {
-		return nil, false, err
+	if f.asks == nil {
+		if f.asks, err = pgx.ConnectConfig(ctx, f.config); err != nil {
+			return nil, false, fmt.Errorf("read changes: %w", err)
+		}
 	}
-	if next.least == "" {
-		return nil, false, errors.New("read changes: the database has no snapshot")
+	if ids, err = f.since(ctx, after, next); err != nil {
+		f.asks = hangUp(f.asks)
+		return nil, false, fmt.Errorf("read changes: %w", err)
 	}
 	f.from = next
 	return ids, from == nil, nil
 }
 
-// Wait returns when another node may have changed something, or when the
-// connection that would tell is lost; ctx ends it as well. It only makes Next
-// come sooner: a change may come without a word.
-func (f *Feed) Wait(ctx context.Context) error {
-	conn, err := f.store.acquire(ctx)
-	if err != nil {
-		return err
+// since reads the changes at and above a transaction, and fills in where to go
+// on.
+func (f *Feed) since(ctx context.Context, after string, next *cursor) (ids []wire.RecordID, err error) {
+	err = rows(ctx, f.asks, func(r pgx.Rows) error {
+		var tenant, id *[16]byte
+		var kind *int16
+		var version *int64
+		if err := r.Scan(&next.least, &tenant, &id, &kind, &version); err != nil {
+			return err
+		}
+		if tenant != nil {
+			ids = append(ids, wire.RecordID{Type: wire.RecordType(*kind), Tenant: *tenant, ID: *id, Version: uint32(*version)})
+		}
+		return nil
+	}, listChanges, after)
+	if err == nil && next.least == "" {
+		err = errors.New("the database gave no snapshot")
 	}
-	defer conn.Release()
-	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-		return fmt.Errorf("listen for changes: %w", err)
+	return ids, err
+}
+
+// Wait returns when another node may have changed something; after an error
+// nothing is known. It only makes Next come sooner: a change may come without a
+// word.
+func (f *Feed) Wait(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			f.hears = hangUp(f.hears)
+			err = fmt.Errorf("listen for changes: %w", err)
+		}
+	}()
+	if f.hears == nil {
+		if f.hears, err = pgx.ConnectConfig(ctx, f.config); err != nil {
+			return err
+		}
+		if _, err = f.hears.Exec(ctx, "LISTEN "+channel); err != nil {
+			return err
+		}
 	}
-	_, err = conn.Conn().WaitForNotification(ctx)
-	if err != nil || ctx.Err() != nil {
-		conn.Conn().Close(context.WithoutCancel(ctx)) // it may be in the middle of a message
-		return err
-	}
-	_, err = conn.Exec(ctx, "UNLISTEN "+channel)
+	_, err = f.hears.WaitForNotification(ctx)
 	return err
 }
 

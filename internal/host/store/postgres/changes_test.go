@@ -40,6 +40,7 @@ func TestFeed(t *testing.T) {
 	a, b := mustOpen(t, url, Options{}), mustOpen(t, url, Options{})
 	set(t, a, keyID(1), 0, 1)
 	f := b.Feed()
+	defer f.Close()
 	if ids, all := next(t, f); !all || len(ids) != 0 {
 		t.Errorf("first: got %v, %t, want all", ids, all)
 	}
@@ -76,6 +77,7 @@ func TestFeedMissesNothing(t *testing.T) {
 	set(t, s, keyID(1), 0, 1)
 	set(t, s, keyID(2), 0, 1)
 	f := s.Feed()
+	defer f.Close()
 	next(t, f)
 	conn, err := s.pool.Acquire(t.Context())
 	if err != nil {
@@ -110,6 +112,7 @@ func TestFeedMissesNothing(t *testing.T) {
 func TestFeedUnderLoad(t *testing.T) {
 	s := mustOpen(t, pgtest.Database(t), Options{})
 	f := s.Feed()
+	defer f.Close()
 	next(t, f)
 	const callers, each = 8, 25
 	var wg sync.WaitGroup
@@ -149,6 +152,7 @@ func TestWait(t *testing.T) {
 	a, b := mustOpen(t, url, Options{}), mustOpen(t, url, Options{})
 	set(t, a, keyID(1), 0, 1)
 	f := b.Feed()
+	defer f.Close()
 	woken := make(chan error, 1)
 	go func() { woken <- f.Wait(t.Context()) }()
 	for n := uint64(1); ; n++ { // until it listens

@@ -26,7 +26,7 @@ import (
 // Options tunes a Store. The zero value is usable.
 type Options struct {
 	// Connections is the most that the pool opens to the database; default 16.
-	// One more is used to listen for changes.
+	// A Feed uses two more.
 	Connections int
 	// Timeout is how long one statement or change may take once it has a
 	// connection; default 10 s.
@@ -168,8 +168,13 @@ func (s *Store) read(ctx context.Context, doing string, query func(context.Conte
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// A querier is a connection, of the pool or not.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // rows runs a query and hands each row to scan.
-func rows(ctx context.Context, c *pgxpool.Conn, scan func(pgx.Rows) error, sql string, args ...any) error {
+func rows(ctx context.Context, c querier, scan func(pgx.Rows) error, sql string, args ...any) error {
 	r, err := c.Query(ctx, sql, args...)
 	if err != nil {
 		return err

@@ -123,19 +123,16 @@ func (s *Store) Sweeps(ctx context.Context) (tenants []wire.UUID, err error) {
 func (s *Store) Due(ctx context.Context, now int64, limit int) (ids []wire.RecordID, err error) {
 	err = s.read(ctx, "list what is due", func(ctx context.Context, c *pgxpool.Conn) error {
 		return rows(ctx, c, func(r pgx.Rows) error {
-			id, err := scanID(r)
+			var id wire.RecordID
+			var kind int16
+			var version int64
+			if err := r.Scan((*[16]byte)(&id.Tenant), (*[16]byte)(&id.ID), &kind, &version); err != nil {
+				return err
+			}
+			id.Type, id.Version = wire.RecordType(kind), uint32(version)
 			ids = append(ids, id)
-			return err
+			return nil
 		}, listDue, now, max(limit, 0))
 	})
 	return ids, err
-}
-
-// scanID reads the columns tenant, id, type, version.
-func scanID(r pgx.Rows, before ...any) (id wire.RecordID, err error) {
-	var kind int16
-	var version int64
-	err = r.Scan(append(before, (*[16]byte)(&id.Tenant), (*[16]byte)(&id.ID), &kind, &version)...)
-	id.Type, id.Version = wire.RecordType(kind), uint32(version)
-	return id, err
 }

@@ -1,0 +1,130 @@
+package relay
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// A Feed tells which records other nodes have changed in a store.
+type Feed interface {
+	// Next returns the records changed since the call before; all says that it
+	// may be any. What was stored when Next was called is in its answer.
+	Next(ctx context.Context) (changed []wire.RecordID, all bool, err error)
+	// Wait returns when it may be worth while to call Next. It may be called
+	// beside Next.
+	Wait(ctx context.Context) error
+}
+
+const (
+	maxPoll = 500 * time.Millisecond // between two questions to the feed
+	minPoll = 10 * time.Millisecond  // also if the feed says that there is something
+)
+
+// A follower knows until when the row cache counts.
+type follower struct {
+	feed  Feed
+	grace time.Duration
+	began time.Time
+	until atomic.Int64 // since began, in nanoseconds
+	lag   atomic.Int64 // nanoseconds that the last answer was waited for
+}
+
+func newFollower(feed Feed, grace time.Duration) *follower {
+	return &follower{feed: feed, grace: grace, began: time.Now()}
+}
+
+// current reports whether remembered rows may be used. If not, requests read the
+// store, and fail if that cannot be reached.
+func (f *follower) current() bool {
+	return f.feed == nil || int64(time.Since(f.began)) < f.until.Load()
+}
+
+// follow asks the feed until ctx ends.
+func (r *Relay) follow(ctx context.Context) {
+	f := r.follower
+	if f.feed == nil {
+		return
+	}
+	woken := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.listen(ctx, woken) })
+	defer wg.Wait()
+	period := min(maxPoll, f.grace/2)
+	t := time.NewTimer(0)
+	defer t.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-woken:
+			t.Stop()
+		}
+		err := r.poll(ctx, max(period, f.grace/2))
+		switch {
+		case err != nil && !failing && ctx.Err() == nil:
+			r.opts.Log.WarnContext(ctx, "changes of other nodes not read; remembered rows do not count until they are", "err", err)
+		case err == nil && failing:
+			r.opts.Log.InfoContext(ctx, "changes of other nodes are read again")
+		}
+		failing = err != nil
+		t.Reset(period)
+		if !sleep(ctx, minPoll) {
+			return
+		}
+	}
+}
+
+// poll asks once what others have changed.
+func (r *Relay) poll(ctx context.Context, limit time.Duration) error {
+	f := r.follower
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	asked := time.Now()
+	ids, all, err := f.feed.Next(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case all:
+		r.rows.clear()
+	case len(ids) > 0:
+		r.rows.forget(ids)
+	}
+	f.lag.Store(int64(time.Since(asked)))
+	f.until.Store(int64(asked.Add(f.grace).Sub(f.began)))
+	return nil
+}
+
+// listen wakes follow when the feed says so.
+func (r *Relay) listen(ctx context.Context, woken chan<- struct{}) {
+	for ctx.Err() == nil {
+		if err := r.follower.feed.Wait(ctx); err != nil {
+			if !sleep(ctx, time.Second) {
+				return
+			}
+			continue
+		}
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sleep waits; it reports false if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
