@@ -1,6 +1,10 @@
 package collateral
 
-import "time"
+import (
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+)
 
 // SetTimeout replaces the time for one request.
 func (s *Service) SetTimeout(d time.Duration) { s.timeout = d }
@@ -32,4 +36,13 @@ func (f *Fetcher) Failures() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.failures)
+}
+
+// Save keeps collateral in a directory of at most max files.
+func Save(dir string, max int, q Query, c verify.Collateral, fetched time.Time) error {
+	d, err := openDisk(dir, max)
+	if err != nil {
+		return err
+	}
+	return d.save(q, c, fetched)
 }
