@@ -251,7 +251,7 @@ func genuineError(err error) error {
 	}
 	for _, stale := range []error{
 		verify.ErrCertNotYetValid, verify.ErrCertExpired, verify.ErrCRLNotYetValid, verify.ErrCRLExpired,
-		verify.ErrDocumentNotYetValid, verify.ErrDocumentExpired, snp.ErrCRLDates,
+		verify.ErrDocumentNotYetValid, verify.ErrDocumentExpired, snp.ErrCRLDates, snp.ErrCertDates,
 	} {
 		if errors.Is(err, stale) {
 			return &Error{ErrStale, step, cause}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/google/go-sev-guest/kds"
@@ -20,7 +21,7 @@ type Step uint8
 const (
 	_             Step = iota
 	StepParse          // shape of the report
-	StepRoot           // the ARK, by equality
+	StepRoot           // the ARK, by equality; dates of all certificates
 	StepCRL            // revocation, if there is a CRL
 	StepChip           // chip id and TCB of the VCEK are those of the report
 	StepSignature      // VCEK, ASK and ARK, and the report's signature
@@ -57,6 +58,7 @@ var (
 	ErrCRLSignature = errors.New("CRL is not signed by the ARK")
 	ErrCRLDates     = errors.New("CRL is not in force")
 	ErrRevoked      = errors.New("certificate is revoked")
+	ErrCertDates    = errors.New("certificate is not in force")
 	ErrProduct      = errors.New("product is not one that is read")
 	ErrChipID       = errors.New("VCEK is of another chip")
 	ErrTCB          = errors.New("VCEK is for another TCB than the report")
@@ -133,12 +135,15 @@ func (v *verification) root() error {
 	if len(v.o.Roots) == 0 {
 		return ErrNoRoot
 	}
-	for _, root := range v.o.Roots {
-		if bytes.Equal(root.Raw, v.ark.Raw) {
-			return nil
+	if !slices.ContainsFunc(v.o.Roots, func(root *x509.Certificate) bool { return bytes.Equal(root.Raw, v.ark.Raw) }) {
+		return fmt.Errorf("%w: %q", ErrUnknownRoot, v.ark.Subject.CommonName)
+	}
+	for _, c := range []*x509.Certificate{v.ark, v.ask, v.vcek} {
+		if v.o.Now.Before(c.NotBefore) || v.o.Now.After(c.NotAfter) {
+			return fmt.Errorf("%w: %q is valid from %s to %s", ErrCertDates, c.Subject.CommonName, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
 		}
 	}
-	return fmt.Errorf("%w: %q", ErrUnknownRoot, v.ark.Subject.CommonName)
+	return nil
 }
 
 func (v *verification) crl() error {
