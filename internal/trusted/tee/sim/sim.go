@@ -143,6 +143,10 @@ func (m *Machine) Identity() tee.Identity { return m.id }
 // Program returns what was measured of the program.
 func (m *Machine) Program() Program { return m.program }
 
+// DevelopmentSigner reports that nobody signed the program, so that the signer
+// in its identity is the machine's own, who vouches for anything.
+func (m *Machine) DevelopmentSigner() bool { return m.program.Signature == nil }
+
 // SealKey implements tee.Platform. Layout: docs/formats.md#domainkey-bundle-v1.
 func (m *Machine) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 	if q.SVN > m.id.SVN {
