@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 	"github.com/ehsm-kms/ehsm/internal/wire/trail"
@@ -35,7 +36,7 @@ type Signer interface {
 type Chain struct {
 	instance wire.UUID
 	domain   [32]byte
-	key      ed25519.PrivateKey
+	key      ed25519.PrivateKey // on the heap: crypto/ed25519 takes no other, and keeps an expanded copy
 	public   [32]byte
 
 	mu         sync.Mutex
@@ -49,7 +50,10 @@ type Chain struct {
 // New starts the chain of a new instance of a domain on a platform. now is the
 // TEE's time in Unix microseconds.
 func New(domain Signer, platform string, now int64) (*Chain, error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	var public ed25519.PublicKey
+	var private ed25519.PrivateKey
+	var err error
+	secret.Do(func() { public, private, err = ed25519.GenerateKey(rand.Reader) })
 	if err != nil {
 		return nil, fmt.Errorf("make the instance's audit key: %w", err)
 	}
@@ -121,7 +125,8 @@ func (c *Chain) add(a *wire.Audit, e *trail.Entry) {
 // sign adds a checkpoint. The caller must hold c.mu.
 func (c *Chain) sign(a *wire.Audit, now int64) {
 	e := &trail.Entry{Kind: trail.Checkpoint, Time: now, Head: c.head}
-	copy(e.Signature[:], ed25519.Sign(c.key, trail.CheckpointMessage(c.domain, c.instance, c.sequence+1, now, c.head)))
+	message := trail.CheckpointMessage(c.domain, c.instance, c.sequence+1, now, c.head)
+	secret.Do(func() { copy(e.Signature[:], ed25519.Sign(c.key, message)) })
 	c.add(a, e)
 	c.unsigned, c.lastSigned = 0, now
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 	"github.com/ehsm-kms/ehsm/internal/wire/pack"
 )
@@ -88,11 +89,13 @@ func (c *Core) tokenMAC(key wire.RecordID, t importToken) (mac [sha256.Size]byte
 		return mac, err
 	}
 	domain := c.keys.Domain()
-	m := hmac.New(sha256.New, k.Expose())
-	m.Write(domain[:])
-	m.Write(key.Tenant[:])
-	m.Write(key.ID[:])
-	m.Write(t.head())
-	m.Sum(mac[:0])
+	secret.Do(func() {
+		m := hmac.New(sha256.New, k.Expose())
+		m.Write(domain[:])
+		m.Write(key.Tenant[:])
+		m.Write(key.ID[:])
+		m.Write(t.head())
+		m.Sum(mac[:0])
+	})
 	return mac, nil
 }

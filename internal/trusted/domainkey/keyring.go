@@ -7,7 +7,7 @@ package domainkey
 
 import (
 	"crypto/ed25519"
-	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -66,18 +66,19 @@ func newKeyring(home *secret.Home, domain genesis.ID, versions []secret.Bytes, s
 	return k, err
 }
 
-// derive returns the key of a purpose for each DomainKey version.
+// derive returns the key of a purpose for each DomainKey version. It is HKDF-Expand
+// of RFC 5869 section 2.3 for a key of one block, written out because hkdf.Expand
+// leaves copies of the key behind.
 func derive(home *secret.Home, p Purpose, domain genesis.ID, versions []secret.Bytes) ([]secret.Bytes, error) {
 	keys := make([]secret.Bytes, 0, len(versions))
 	for _, dk := range versions {
-		b, err := hkdf.Expand(sha256.New, dk.Expose(), string(p)+string(domain[:]), KeySize)
+		key, err := home.Make(KeySize)
 		if err != nil {
 			return nil, fmt.Errorf("derive the key for %s: %w", strings.TrimSuffix(string(p), "\x00"), err)
 		}
-		key, err := home.Move(b)
-		if err != nil {
-			return nil, err
-		}
+		m := hmac.New(sha256.New, dk.Expose())
+		m.Write(append(append([]byte(p), domain[:]...), 1))
+		m.Sum(key.Expose()[:0]) // in place
 		keys = append(keys, key)
 	}
 	return keys, nil

@@ -11,6 +11,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -132,15 +133,32 @@ func wrapping(keys *domainkey.Keyring, dkVersion uint32, salt []byte) (cipher.AE
 		return nil, nil, err
 	}
 	const keySize, nonceSize = 32, 12
-	okm, err := hkdf.Key(sha256.New, purpose.Expose(), salt, wrapLabel, keySize+nonceSize)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer clear(okm[:keySize])
-	block, err := aes.NewCipher(okm[:keySize])
-	if err != nil {
-		return nil, nil, err
-	}
-	aead, err := cipher.NewGCM(block)
-	return aead, okm[keySize:], err
+	var aead cipher.AEAD
+	nonce := make([]byte, nonceSize)
+	secret.Do(func() {
+		prk := extract(purpose, salt)
+		defer clear(prk)
+		var okm []byte
+		if okm, err = hkdf.Expand(sha256.New, prk, wrapLabel, keySize+nonceSize); err != nil {
+			return
+		}
+		defer clear(okm[:keySize])
+		copy(nonce, okm[keySize:])
+		var block cipher.Block
+		if block, err = aes.NewCipher(okm[:keySize]); err == nil {
+			aead, err = cipher.NewGCM(block)
+		}
+	})
+	return aead, nonce, err
+}
+
+// extract is hkdf.Extract, RFC 5869 section 2.2, for a key that lives long: that
+// one leaves a copy of the key behind each time.
+func extract(key secret.Bytes, salt []byte) []byte {
+	m := hmac.New(sha256.New, salt)
+	m.Write(key.Expose())
+	prk := m.Sum(nil)
+	// The hash has kept the key in its buffer of one block; fill it again.
+	m.Write(make([]byte, 2*sha256.BlockSize-1-key.Len()))
+	return prk
 }
