@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -50,7 +51,8 @@ func TestScripts(t *testing.T) {
 type serverKey struct{}
 
 // startKMS starts a service with the data directory $KMS_DATA, kms or the one
-// that is named, and sets $KMS_URL and $KMS_FINGERPRINT. kms stop stops it, kms
+// that is named, and sets $KMS_URL, $KMS_ALIAS, which is another name of the same,
+// and $KMS_FINGERPRINT. kms stop stops it, kms
 // http has it speak plain http.
 func startKMS(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 1 {
@@ -71,6 +73,7 @@ func startKMS(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { s.Close() })
 	ts.Setenv("KMS_DATA", data)
 	ts.Setenv("KMS_URL", s.URL())
+	ts.Setenv("KMS_ALIAS", strings.Replace(s.URL(), "127.0.0.1", "localhost", 1))
 	ts.Setenv("KMS_FINGERPRINT", s.Fingerprint())
 }
 

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 )
 
@@ -21,7 +22,7 @@ func (a *app) settings() (ehsm.Config, error) {
 	if err != nil {
 		return ehsm.Config{}, err
 	}
-	if url := cmp.Or(a.url, a.getenv("EHSM_ADDR"), a.getenv("EHSM_SERVER_URL")); url != "" {
+	if url := cmp.Or(a.url, a.getenv("EHSM_ADDR"), a.getenv("EHSM_SERVER_URL")); url != "" && !sameService(url, p.URL) {
 		// How to know the profile's server says nothing about another one.
 		p.URL, p.Fingerprint, p.CAFile, p.Insecure = url, "", "", false
 	}
@@ -44,6 +45,13 @@ func (a *app) settings() (ehsm.Config, error) {
 		URL: p.URL, CAFile: p.CAFile, Fingerprint: p.Fingerprint, Insecure: p.Insecure || insecure,
 		AppID: p.AppID, APIKey: p.APIKey.APIKey,
 	}, nil
+}
+
+// sameService reports whether two addresses are of one service: some are given
+// with the path of the API.
+func sameService(a, b string) bool {
+	base := func(s string) string { return strings.TrimSuffix(strings.TrimRight(s, "/"), api.Path) }
+	return base(a) == base(b)
 }
 
 // selected returns the profile that was named, or the default one. Only a named
