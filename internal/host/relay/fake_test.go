@@ -23,7 +23,7 @@ type memStore struct {
 	mu      sync.Mutex
 	rows    map[wire.RecordID]store.Row
 	replays map[wire.Replay]bool
-	sweeps  map[wire.UUID]bool
+	sweeps  map[wire.UUID]uint64 // revision of the app
 	due     map[wire.RecordID]int64
 	reads   int // calls of Get and List
 
@@ -37,7 +37,7 @@ type memStore struct {
 
 func newMemStore() *memStore {
 	return &memStore{
-		rows: map[wire.RecordID]store.Row{}, replays: map[wire.Replay]bool{}, sweeps: map[wire.UUID]bool{},
+		rows: map[wire.RecordID]store.Row{}, replays: map[wire.Replay]bool{}, sweeps: map[wire.UUID]uint64{},
 		due: map[wire.RecordID]int64{},
 	}
 }
@@ -124,7 +124,7 @@ func (s *memStore) apply(c store.Change) error {
 			Sealed: bytes.Clone(w.Sealed),
 		}
 		if w.Sweep {
-			s.sweeps[w.ID.Tenant] = true
+			s.sweeps[w.ID.Tenant] = w.Revision
 		}
 	}
 	if c.Replay != nil {
@@ -154,17 +154,17 @@ func (s *memStore) Due(_ context.Context, now int64, limit int) (ids []wire.Reco
 	return ids, nil
 }
 
-func (s *memStore) Sweeps(context.Context) ([]wire.UUID, error) {
+func (s *memStore) Sweeps(context.Context) ([]store.Sweep, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var due []wire.UUID
-	for t := range s.sweeps {
-		due = append(due, t)
+	var due []store.Sweep
+	for t, revision := range s.sweeps {
+		due = append(due, store.Sweep{Tenant: t, Revision: revision})
 	}
 	return due, nil
 }
 
-func (s *memStore) EndSweep(_ context.Context, tenant wire.UUID) error {
+func (s *memStore) EndSweep(_ context.Context, sweep store.Sweep) error {
 	if s.beforeEnd != nil {
 		if err := s.beforeEnd(); err != nil {
 			return err
@@ -172,7 +172,9 @@ func (s *memStore) EndSweep(_ context.Context, tenant wire.UUID) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sweeps, tenant)
+	if s.sweeps[sweep.Tenant] == sweep.Revision {
+		delete(s.sweeps, sweep.Tenant)
+	}
 	return nil
 }
 

@@ -34,14 +34,30 @@ type Store interface {
 // their keys, and which secrets are to be purged when. It is the part of a store
 // that Run needs besides Store.
 type Sweeps interface {
-	Sweeps(ctx context.Context) ([]wire.UUID, error)
-	EndSweep(ctx context.Context, tenant wire.UUID) error
+	Sweeps(ctx context.Context) ([]store.Sweep, error)
+	// EndSweep forgets a sweep unless another one has become due since.
+	EndSweep(ctx context.Context, s store.Sweep) error
 	// Due returns at most limit secrets that are due at a time in Unix
 	// milliseconds, those first that have been due for longest.
 	Due(ctx context.Context, now int64, limit int) ([]wire.RecordID, error)
 	// PruneReplays drops replay entries that ended before a time in Unix
 	// milliseconds, and returns how many.
 	PruneReplays(ctx context.Context, before int64) (int, error)
+}
+
+// A Shared store serves several nodes.
+type Shared interface {
+	// Alone runs work if no node runs work of that name now, and reports whether
+	// it did.
+	Alone(ctx context.Context, name string, work func(context.Context) error) (ran bool, err error)
+}
+
+// alone runs work, in a shared store unless another node does it.
+func alone(ctx context.Context, st Sweeps, name string, work func(context.Context) error) (ran bool, err error) {
+	if s, ok := st.(Shared); ok {
+		return s.Alone(ctx, name, work)
+	}
+	return true, work(ctx)
 }
 
 // A Sink takes audit entries. Put returns once they are in its hands, or on
@@ -134,7 +150,7 @@ type Relay struct {
 	entries atomic.Uint64 // audit entries since the start, without checkpoints
 	rows    *rowCache
 	hints   *hints
-	sweeps  *sweepQueue
+	sweeps  chan struct{} // has room for one signal: something is due
 	turns   turns
 
 	follower *follower
@@ -148,7 +164,7 @@ func New(core wire.Core, st Store, sink Sink, opts Options) *Relay {
 	opts = opts.withDefaults()
 	return &Relay{
 		core: core, store: st, sink: sink, opts: opts,
-		rows: newRowCache(opts.CachedRows), hints: newHints(opts.CachedRows / 16), sweeps: newSweepQueue(),
+		rows: newRowCache(opts.CachedRows), hints: newHints(opts.CachedRows / 16), sweeps: make(chan struct{}, 1),
 		follower: newFollower(opts.Feed, opts.StaleGrace),
 		listings: make(chan struct{}, maxListings), collaterals: make(chan struct{}, maxCollaterals),
 	}

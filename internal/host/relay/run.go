@@ -26,11 +26,17 @@ func (r *Relay) Run(ctx context.Context, st Sweeps) {
 	wg.Go(func() { r.runSweeps(ctx, st) })
 	wg.Go(func() { r.follow(ctx) })
 	wg.Go(func() {
-		r.every(ctx, 0, purgePeriod, "secrets not purged", func(ctx context.Context) error { return r.purgeDue(ctx, st) })
+		r.every(ctx, 0, purgePeriod, "secrets not purged", func(ctx context.Context) error {
+			_, err := alone(ctx, st, "purge", func(ctx context.Context) error { return r.purgeDue(ctx, st) })
+			return err
+		})
 	})
 	wg.Go(func() {
 		r.every(ctx, prunePeriod, prunePeriod, "replay entries not pruned", func(ctx context.Context) error {
-			_, err := st.PruneReplays(ctx, time.Now().UnixMilli())
+			_, err := alone(ctx, st, "prune", func(ctx context.Context) error {
+				_, err := st.PruneReplays(ctx, time.Now().UnixMilli())
+				return err
+			})
 			return err
 		})
 	})

@@ -55,9 +55,8 @@ func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool) (*wire.An
 // apply stores the writes and the replay entry of an answer, and finds out what
 // became of them.
 func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
-	if i := slices.IndexFunc(a.Writes, func(w wire.Write) bool { return w.Sweep }); i >= 0 {
-		end := r.sweeps.begin(a.Writes[i].ID.Tenant)
-		defer func() { end(f.outcome == wire.Stored) }()
+	if slices.ContainsFunc(a.Writes, func(w wire.Write) bool { return w.Sweep }) {
+		defer r.sweepIsDue()
 	}
 	since := r.rows.epoch.Load()
 	err := r.store.Apply(ctx, store.Change{Writes: a.Writes, Replay: a.Replay})

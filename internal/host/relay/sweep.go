@@ -4,130 +4,73 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
-// A sweepQueue holds the tenants whose keys have to be brought in line with
-// their app record.
-type sweepQueue struct {
-	wake chan struct{} // has room for one signal: something is due
-
-	// Changes that announce a sweep hold storing for reading, so that the mark
-	// of a finished sweep is never taken off after a newer one has set it.
-	storing sync.RWMutex
-
-	mu  sync.Mutex
-	due map[wire.UUID]bool
-}
-
-func newSweepQueue() *sweepQueue {
-	return &sweepQueue{wake: make(chan struct{}, 1), due: map[wire.UUID]bool{}}
-}
-
-// begin announces that a change is about to be stored that makes a sweep due.
-// The returned function says whether it was.
-func (q *sweepQueue) begin(tenant wire.UUID) (end func(stored bool)) {
-	q.storing.RLock()
-	return func(stored bool) {
-		if stored {
-			q.add(tenant)
-		}
-		q.storing.RUnlock()
-	}
-}
-
-// add makes a sweep due.
-func (q *sweepQueue) add(tenants ...wire.UUID) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, t := range tenants {
-		q.due[t] = true
-	}
-	if len(q.due) > 0 {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// take returns all that is due and leaves the queue empty.
-func (q *sweepQueue) take() map[wire.UUID]bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	due := q.due
-	q.due = map[wire.UUID]bool{}
-	return due
-}
-
-// has tells whether a sweep has become due again.
-func (q *sweepQueue) has(tenant wire.UUID) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.due[tenant]
-}
-
-// Waits of the background work after an error.
+// Waits of the background work.
 const (
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 30 * time.Second
+	firstRetry = 100 * time.Millisecond // after an error; it doubles
+	lastRetry  = 30 * time.Second       // the longest; also between two looks for what other nodes have left undone
 )
 
-// runSweeps carries out sweeps, one at a time, until ctx ends. What an earlier
-// process has left undone comes first.
+// runSweeps carries out sweeps, one at a time, until ctx ends: when a change of
+// this node has made one due, and what earlier processes or other nodes have
+// left.
 func (r *Relay) runSweeps(ctx context.Context, st Sweeps) {
-	retry, listed := firstRetry, false
-	var failed []wire.UUID
-	for {
-		if !listed {
-			left, err := st.Sweeps(ctx)
-			if listed = err == nil; listed {
-				r.sweeps.add(left...)
-			} else if ctx.Err() == nil {
-				r.opts.Log.ErrorContext(ctx, "unfinished sweeps not listed", "err", err)
-			}
+	retry := firstRetry
+	for ctx.Err() == nil {
+		more, err := r.sweepDue(ctx, st)
+		switch {
+		case err == nil && more:
+			continue
+		case err == nil:
+			retry = lastRetry
+		case ctx.Err() == nil:
+			r.opts.Log.ErrorContext(ctx, "sweep stopped", "err", err)
 		}
-		var again <-chan time.Time
-		if !listed || len(failed) > 0 {
-			again = time.After(retry)
-			retry = min(2*retry, lastRetry)
-		} else {
-			retry = firstRetry
-		}
+		t := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():
-			return
-		case <-again:
-			r.sweeps.add(failed...)
-			failed = nil
-		case <-r.sweeps.wake:
+		case <-t.C:
+			retry = min(2*retry, lastRetry)
+		case <-r.sweeps:
+			retry = firstRetry
 		}
-		failed = append(failed, r.sweepDue(ctx, st)...)
+		t.Stop()
 	}
 }
 
-// sweepDue carries out the sweeps that are due and returns the tenants of those
-// that failed.
-func (r *Relay) sweepDue(ctx context.Context, st Sweeps) (failed []wire.UUID) {
-	for tenant := range r.sweeps.take() {
-		err := r.sweep(ctx, st, tenant)
-		if err == nil {
-			continue
-		}
-		failed = append(failed, tenant)
-		if ctx.Err() == nil {
-			r.opts.Log.ErrorContext(ctx, "sweep stopped", "tenant", tenant, "err", err)
-		}
+// sweepIsDue has runSweeps look at the store.
+func (r *Relay) sweepIsDue() {
+	select {
+	case r.sweeps <- struct{}{}:
+	default: // it will look
 	}
-	return failed
+}
+
+// sweepDue carries out the sweeps that are due, and reports whether there were
+// any, so that another look is worth while. Those that fail do not keep others.
+func (r *Relay) sweepDue(ctx context.Context, st Sweeps) (more bool, err error) {
+	due, err := st.Sweeps(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list sweeps: %w", err)
+	}
+	for _, s := range due {
+		ran, e := alone(ctx, st, "sweep "+s.Tenant.String(), func(ctx context.Context) error { return r.sweep(ctx, st, s) })
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("sweep of tenant %s: %w", s.Tenant, e))
+		}
+		more = more || ran
+	}
+	return more, err
 }
 
 // sweep brings all keys of a tenant in line with its app record.
-func (r *Relay) sweep(ctx context.Context, st Sweeps, tenant wire.UUID) error {
-	began, changed := time.Now(), 0
+func (r *Relay) sweep(ctx context.Context, st Sweeps, s store.Sweep) error {
+	began, changed, tenant := time.Now(), 0, s.Tenant
 	q := wire.Query{Type: wire.Key, Tenant: tenant, Limit: wire.SweepStep}
 	for after := (wire.UUID{}); ; {
 		n, last, err := r.sweepPage(ctx, q, after)
@@ -141,13 +84,8 @@ func (r *Relay) sweep(ctx context.Context, st Sweeps, tenant wire.UUID) error {
 		after = last
 		r.opts.Log.DebugContext(ctx, "sweep goes on", "tenant", tenant, "changed", changed)
 	}
-	r.sweeps.storing.Lock()
-	defer r.sweeps.storing.Unlock()
-	if r.sweeps.has(tenant) {
-		return nil // a newer change wants another pass, which will end it
-	}
-	if err := st.EndSweep(ctx, tenant); err != nil {
-		return fmt.Errorf("end sweep of tenant %s: %w", tenant, err)
+	if err := st.EndSweep(ctx, s); err != nil {
+		return fmt.Errorf("end it: %w", err)
 	}
 	r.opts.Log.InfoContext(ctx, "sweep done", "tenant", tenant, "changed", changed, "took", time.Since(began))
 	return nil

@@ -48,6 +48,12 @@ type Change struct {
 	Replay *wire.Replay // nil if there is no entry to store
 }
 
+// A Sweep is due to the keys of a tenant since a revision of its app record.
+type Sweep struct {
+	Tenant   wire.UUID
+	Revision uint64
+}
+
 // CheckQuery reports whether q can be answered: a type that is listed, by tenant
 // or, for versions, by their common ID, and a limit that is not negative. The
 // error wraps ErrInvalid.

@@ -104,7 +104,7 @@ func TestNewer(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = SQLite(t.Context(), db)
-	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "schema version 90000, this program knows up to 1") {
+	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "schema version 90000, this program knows up to 2") {
 		t.Errorf("SQLite: got %v, want %v and the versions", err, ErrNewer)
 	}
 	if got, want := tables(t, db), "later records replays sweeps"; got != want {

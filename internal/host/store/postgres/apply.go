@@ -26,7 +26,8 @@ const (
 	removeAll    = `DELETE FROM records WHERE tenant = $1 AND id = $2 AND type = $3`
 
 	insertReplay = `INSERT INTO replays (tenant, tag, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
-	insertSweep  = `INSERT INTO sweeps (tenant) VALUES ($1) ON CONFLICT DO NOTHING`
+	insertSweep  = `INSERT INTO sweeps (tenant, revision) VALUES ($1, $2)
+		ON CONFLICT (tenant) DO UPDATE SET revision = excluded.revision`
 	insertChange = `INSERT INTO changes (tenant, id, type, version) VALUES ($1, $2, $3, $4)`
 )
 
@@ -141,7 +142,7 @@ func queue(b *pgx.Batch, w *wire.Write) {
 		b.Queue(insertChange, tenant, id, kind, version)
 	}
 	if w.Sweep {
-		b.Queue(insertSweep, tenant)
+		b.Queue(insertSweep, tenant, int64(w.Revision))
 	}
 }
 
@@ -209,12 +210,10 @@ func (s *Store) write(ctx context.Context, doing, sql string, args ...any) (int6
 	return n, nil
 }
 
-// EndSweep forgets that a sweep of tenant is due, also one that a write asked
-// for after the caller last looked: the caller must read the app record again
-// afterwards and sweep once more if its revision has moved. It is no error if
-// none is due.
-func (s *Store) EndSweep(ctx context.Context, tenant wire.UUID) error {
-	_, err := s.write(ctx, "end sweep", "DELETE FROM sweeps WHERE tenant = $1", [16]byte(tenant))
+// EndSweep forgets a sweep that Sweeps has returned, unless a write has made
+// another one due since. It is no error if none is due.
+func (s *Store) EndSweep(ctx context.Context, sweep store.Sweep) error {
+	_, err := s.write(ctx, "end sweep", "DELETE FROM sweeps WHERE tenant = $1 AND revision = $2", [16]byte(sweep.Tenant), int64(sweep.Revision))
 	return err
 }
 

@@ -25,7 +25,7 @@ import (
 
 // Options tunes a Store. The zero value is usable.
 type Options struct {
-	// Connections is the most that the pool opens to the database; default 16.
+	// Connections is the most that the pool opens to the database; default 16, at least 2.
 	// A Feed uses two more.
 	Connections int
 	// Timeout is how long one statement or change may take once it has a
@@ -37,6 +37,7 @@ func (o Options) withDefaults() Options {
 	if o.Connections <= 0 {
 		o.Connections = 16
 	}
+	o.Connections = max(o.Connections, 2) // Alone holds one
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second
 	}

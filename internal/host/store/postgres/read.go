@@ -104,18 +104,20 @@ func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) (page [
 	return page, err
 }
 
-// Sweeps returns the tenants for which a write with Sweep was stored and EndSweep
-// has not been called since, in the order of their IDs.
-func (s *Store) Sweeps(ctx context.Context) (tenants []wire.UUID, err error) {
+// Sweeps returns what a write with Sweep has made due and EndSweep has not ended,
+// in the order of the tenants' IDs.
+func (s *Store) Sweeps(ctx context.Context) (due []store.Sweep, err error) {
 	err = s.read(ctx, "list sweeps", func(ctx context.Context, c *pgxpool.Conn) error {
 		return rows(ctx, c, func(r pgx.Rows) error {
-			var tenant [16]byte
-			err := r.Scan(&tenant)
-			tenants = append(tenants, tenant)
+			var sweep store.Sweep
+			var revision int64
+			err := r.Scan((*[16]byte)(&sweep.Tenant), &revision)
+			sweep.Revision = uint64(revision)
+			due = append(due, sweep)
 			return err
-		}, "SELECT tenant FROM sweeps ORDER BY tenant")
+		}, "SELECT tenant, revision FROM sweeps ORDER BY tenant")
 	})
-	return tenants, err
+	return due, err
 }
 
 // Due returns at most limit secrets whose Due is not 0 and at most now, Unix

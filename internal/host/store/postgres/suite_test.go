@@ -28,11 +28,11 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-// One connection makes callers wait for it.
+// Two connections make callers wait for it.
 func TestSuiteNarrow(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Store {
 		url := pgtest.Database(t)
-		return reopenable{mustOpen(t, url, Options{Connections: 1, Timeout: time.Minute}), url}
+		return reopenable{mustOpen(t, url, Options{Connections: 2, Timeout: time.Minute}), url}
 	})
 }
 

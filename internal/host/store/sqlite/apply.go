@@ -113,7 +113,7 @@ func (w *writer) put(wr *wire.Write) error {
 		return fmt.Errorf("%d rows changed, want 1", n)
 	}
 	if wr.Sweep {
-		_, err = w.addSweep.exec(wr.ID.Tenant[:])
+		_, err = w.addSweep.exec(wr.ID.Tenant[:], int64(wr.Revision))
 	}
 	return err
 }
@@ -128,13 +128,11 @@ func (w *writer) take(wr *wire.Write) (err error) {
 	return err
 }
 
-// EndSweep forgets that a sweep of tenant is due, also one that a write asked
-// for after the caller last looked: the caller must read the app record again
-// afterwards and sweep once more if its revision has moved. It is no error if
-// none is due.
-func (s *Store) EndSweep(ctx context.Context, tenant wire.UUID) error {
+// EndSweep forgets a sweep that Sweeps has returned, unless a write has made
+// another one due since. It is no error if none is due.
+func (s *Store) EndSweep(ctx context.Context, sweep store.Sweep) error {
 	return s.do(ctx, 0, func(w *writer) (refusal, err error) {
-		_, err = w.endSweep.exec(tenant[:])
+		_, err = w.endSweep.exec(sweep.Tenant[:], int64(sweep.Revision))
 		return nil, err
 	})
 }

@@ -31,7 +31,7 @@ const (
 	dueQuery = `SELECT type, tenant, id, version FROM records INDEXED BY purges
 		WHERE due != 0 AND due <= ? ORDER BY due LIMIT ?`
 
-	sweepsQuery = `SELECT tenant FROM sweeps ORDER BY tenant`
+	sweepsQuery = `SELECT tenant, revision FROM sweeps ORDER BY tenant`
 )
 
 // A reader is the connections that read, with their statements.
@@ -171,20 +171,20 @@ func (r *reader) page(ctx context.Context, q wire.Query, after wire.UUID) (page 
 	return page, rows.Err()
 }
 
-// Sweeps returns the tenants for which a write with Sweep was stored and EndSweep
-// has not been called since, in the order of their IDs.
-func (s *Store) Sweeps(ctx context.Context) ([]wire.UUID, error) {
+// Sweeps returns what a write with Sweep has made due and EndSweep has not ended,
+// in the order of the tenants' IDs.
+func (s *Store) Sweeps(ctx context.Context) ([]store.Sweep, error) {
 	if s.isClosing() {
 		return nil, store.ErrClosed
 	}
-	tenants, err := s.reader.swept(ctx)
+	due, err := s.reader.swept(ctx)
 	if err != nil {
 		return nil, s.readError("list sweeps", err)
 	}
-	return tenants, nil
+	return due, nil
 }
 
-func (r *reader) swept(ctx context.Context) (tenants []wire.UUID, err error) {
+func (r *reader) swept(ctx context.Context) (due []store.Sweep, err error) {
 	rows, err := r.sweeps.QueryContext(ctx)
 	if err != nil {
 		return nil, err
@@ -192,16 +192,16 @@ func (r *reader) swept(ctx context.Context) (tenants []wire.UUID, err error) {
 	defer rows.Close()
 	var b sql.RawBytes
 	for rows.Next() {
-		if err := rows.Scan(&b); err != nil {
+		var sweep store.Sweep
+		if err := rows.Scan(&b, &sweep.Revision); err != nil {
 			return nil, err
 		}
-		id, err := uuid(b)
-		if err != nil {
+		if sweep.Tenant, err = uuid(b); err != nil {
 			return nil, err
 		}
-		tenants = append(tenants, id)
+		due = append(due, sweep)
 	}
-	return tenants, rows.Err()
+	return due, rows.Err()
 }
 
 // Due returns at most limit secrets whose Due is not 0 and at most now, Unix

@@ -177,8 +177,8 @@ func newWriter(ctx context.Context, dsn string) (*writer, error) {
 		{&w.replayed, `SELECT 1 FROM replays WHERE tenant = ? AND tag = ?`},
 		{&w.addReplay, `INSERT INTO replays (tenant, tag, until) VALUES (?, ?, ?)`},
 		{&w.expireReplays, expireQuery},
-		{&w.addSweep, `INSERT INTO sweeps (tenant) VALUES (?) ON CONFLICT DO NOTHING`},
-		{&w.endSweep, `DELETE FROM sweeps WHERE tenant = ?`},
+		{&w.addSweep, `INSERT INTO sweeps (tenant, revision) VALUES (?, ?) ON CONFLICT DO UPDATE SET revision = excluded.revision`},
+		{&w.endSweep, `DELETE FROM sweeps WHERE tenant = ? AND revision = ?`},
 	} {
 		if *q.stmt, err = c.prepare(ctx, q.query); err != nil {
 			c.close()

@@ -166,7 +166,7 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.Sweeps(ctx)
 			return err
 		},
-		"EndSweep": func(ctx context.Context) error { return s.EndSweep(ctx, uuid(1)) },
+		"EndSweep": func(ctx context.Context) error { return s.EndSweep(ctx, store.Sweep{Tenant: uuid(1), Revision: 1}) },
 		"PruneReplays": func(ctx context.Context) error {
 			_, err := s.PruneReplays(ctx, 1)
 			return err
@@ -295,7 +295,7 @@ func testReopen(t *testing.T, s Store) {
 	refuse(t, s, store.Change{Replay: replay(1, 1, 50)}, store.ErrReplayed)
 	refuse(t, s, change(write(key(1, 2), 0, 2)), store.ErrConflict)
 	apply(t, s, change(write(key(1, 2), 1, 2)))
-	if due, err := s.Sweeps(t.Context()); len(due) != 1 || err != nil || due[0] != uuid(1) {
+	if due, err := s.Sweeps(t.Context()); len(due) != 1 || err != nil || due[0].Tenant != uuid(1) {
 		t.Errorf("Sweeps: got %v, %v, want tenant 1", due, err)
 	}
 	if n, err := s.PruneReplays(t.Context(), 51); n != 1 || err != nil {

@@ -127,46 +127,49 @@ func testLargeTenant(t *testing.T, s Store) {
 
 func testSweeps(t *testing.T, s Store) {
 	ctx := t.Context()
-	want := func(tenants ...int) {
+	sweep := func(tenant int, revision uint64) store.Sweep {
+		return store.Sweep{Tenant: uuid(tenant), Revision: revision}
+	}
+	want := func(due ...store.Sweep) {
 		t.Helper()
-		var ids []wire.UUID
-		for _, n := range tenants {
-			ids = append(ids, uuid(n))
-		}
-		if got, err := s.Sweeps(ctx); !slices.Equal(got, ids) || err != nil {
-			t.Errorf("Sweeps: got %v, %v, want tenants %v", got, err, tenants)
+		if got, err := s.Sweeps(ctx); !slices.Equal(got, due) || err != nil {
+			t.Errorf("Sweeps: got %v, %v, want %v", got, err, due)
 		}
 	}
-	end := func(tenant int) {
+	end := func(tenant int, revision uint64) {
 		t.Helper()
-		if err := s.EndSweep(ctx, uuid(tenant)); err != nil {
+		if err := s.EndSweep(ctx, sweep(tenant, revision)); err != nil {
 			t.Errorf("EndSweep: got %v, want no error", err)
 		}
 	}
-	sweep := func(tenant int, expected uint64) wire.Write {
+	asks := func(tenant int, expected uint64) wire.Write {
 		w := write(app(tenant), expected, expected+1)
 		w.Sweep = true
 		return w
 	}
-	apply(t, s, change(write(app(1), 0, 1), sweep(3, 0)))
-	want(3)
-	apply(t, s, change(sweep(2, 0)))
-	want(2, 3)
-	apply(t, s, change(sweep(3, 1))) // due already
-	want(2, 3)
+	apply(t, s, change(write(app(1), 0, 1), asks(3, 0)))
+	want(sweep(3, 1))
+	apply(t, s, change(asks(2, 0)))
+	want(sweep(2, 1), sweep(3, 1))
+	apply(t, s, change(asks(3, 1))) // due already
+	want(sweep(2, 1), sweep(3, 2))
 	apply(t, s, change(write(app(2), 1, 2))) // an ordinary write ends nothing
-	want(2, 3)
-	end(2)
-	want(3)
-	end(2)
-	end(7)
-	want(3)
-	apply(t, s, change(sweep(2, 2))) // due again
-	want(2, 3)
-	end(3)
-	end(2)
+	want(sweep(2, 1), sweep(3, 2))
+	end(3, 1) // somebody has carried out the earlier one
+	want(sweep(2, 1), sweep(3, 2))
+	end(2, 1)
+	want(sweep(3, 2))
+	end(2, 1)
+	end(7, 1)
+	want(sweep(3, 2))
+	apply(t, s, change(asks(2, 2))) // due again
+	want(sweep(2, 3), sweep(3, 2))
+	end(2, 1)
+	want(sweep(2, 3), sweep(3, 2))
+	end(3, 2)
+	end(2, 3)
 	want()
-	refuse(t, s, change(sweep(2, 2)), store.ErrConflict)
+	refuse(t, s, change(asks(2, 2)), store.ErrConflict)
 	want()
 }
 

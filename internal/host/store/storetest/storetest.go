@@ -30,8 +30,8 @@ type Records interface {
 
 // Upkeep is the part of a store that serves background work.
 type Upkeep interface {
-	Sweeps(context.Context) ([]wire.UUID, error)
-	EndSweep(ctx context.Context, tenant wire.UUID) error
+	Sweeps(context.Context) ([]store.Sweep, error)
+	EndSweep(ctx context.Context, sweep store.Sweep) error
 	PruneReplays(ctx context.Context, before int64) (int, error)
 	Due(ctx context.Context, now int64, limit int) ([]wire.RecordID, error)
 }

@@ -36,7 +36,8 @@ CREATE INDEX replays_until ON replays (until);
 
 -- Tenants whose keys are yet to be swept.
 CREATE TABLE sweeps (
-    tenant uuid NOT NULL PRIMARY KEY
+    tenant   uuid   NOT NULL PRIMARY KEY,
+    revision bigint NOT NULL -- of the app record that made it due
 );
 
 -- Which records have changed lately, for the nodes that remember them. Rows are

@@ -38,6 +38,7 @@ type Server struct {
 	cred     *syscall.Credential // of the user that runs it, if that is not ours
 	cmd      *exec.Cmd
 	log      *os.File
+	ended    chan struct{} // closed when the process has ended
 }
 
 // shared starts the server of a test binary.
@@ -147,34 +148,62 @@ func (s *Server) URL(database string) string {
 // Addr is where the server listens.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
-// Kill ends the server as a crash does: SIGKILL to all of its processes.
+// Kill ends the server as a crash does: SIGKILL. Its children notice and end by
+// themselves.
 func (s *Server) Kill() {
 	if s.cmd != nil {
-		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
-		s.cmd.Wait()
+		s.cmd.Process.Kill()
+		<-s.ended
 		s.cmd = nil
 	}
 }
 
 // Start starts a server again that was killed, and returns when it serves.
 func (s *Server) Start() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		if err := s.launch(); err != nil {
+			return err
+		}
+		err := s.await(ctx)
+		if err == nil {
+			return nil
+		}
+		s.Kill()
+		if ctx.Err() != nil {
+			text, _ := os.ReadFile(s.log.Name())
+			return fmt.Errorf("start PostgreSQL: %w: %s", err, text)
+		}
+	}
+}
+
+// launch starts the process.
+func (s *Server) launch() error {
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-p", strconv.Itoa(s.port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200")
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	// In a group of its own, to be killed with its children; and with the test.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Setpgid: true, Pdeathsig: syscall.SIGQUIT}
-	started := make(chan error)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGQUIT}
+	started, ended := make(chan error), make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // the child dies with the thread that has made it
-		started <- cmd.Start()
-		select {}
+		runtime.LockOSThread() // the process dies with the thread that has made it
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+		}
 	}()
 	if err := <-started; err != nil {
 		return err
 	}
-	s.cmd = cmd
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
+	s.cmd, s.ended = cmd, ended
+	return nil
+}
+
+// await returns when the server serves. An error means that it has ended, as it
+// does while children of a killed one are still there.
+func (s *Server) await(ctx context.Context) error {
 	for {
 		err := run(ctx, s.URL("postgres"), "SELECT 1")
 		if err == nil {
@@ -182,9 +211,10 @@ func (s *Server) Start() error {
 		}
 		select {
 		case <-ctx.Done():
-			s.Kill()
-			text, _ := os.ReadFile(s.log.Name())
-			return fmt.Errorf("start PostgreSQL: %w: %s", err, text)
+			return err
+		case <-s.ended:
+			time.Sleep(20 * time.Millisecond)
+			return err
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
