@@ -35,18 +35,22 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock that replies are held by. Default time.Now.
 	Now func() time.Time
+	// Collateral is that of this node's own platform. Default: there is none.
+	Collateral Collateral
 }
 
 const defaultMaxBody = 100 << 10 // bytes; "100 kB" of the native API as existing servers count it
 
-// A Handler serves /ehsm, /healthz and /readyz.
+// A Handler serves /ehsm, /healthz, /readyz and /attestation/collateral.
 type Handler struct {
-	relay   Relay
-	maxBody int
-	log     *slog.Logger
-	hold    *holder
-	ready   *readiness
-	bodies  sync.Pool // of *[]byte
+	relay      Relay
+	collateral Collateral // nil: none
+	maxBody    int
+	log        *slog.Logger
+	now        func() time.Time
+	hold       *holder
+	ready      *readiness
+	bodies     sync.Pool // of *[]byte
 
 	idPrefix string // differs between processes
 	ids      atomic.Uint64
@@ -70,7 +74,7 @@ func New(r Relay, checks []Check, opts Options) *Handler {
 		opts.Now = time.Now
 	}
 	return &Handler{
-		relay: r, maxBody: opts.MaxBody, log: opts.Log,
+		relay: r, collateral: opts.Collateral, maxBody: opts.MaxBody, log: opts.Log, now: opts.Now,
 		hold: newHolder(opts.Now), ready: newReadiness(checks, opts.Log),
 		idPrefix: rand.Text()[:8] + "-",
 		header:   fixedHeader{json: []string{"application/json; charset=utf-8"}, noStore: []string{"no-store"}},
@@ -87,6 +91,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/readyz":
 		status, body := h.ready.check(r.Context())
 		h.write(w, status, body, "")
+	case r.URL.Path == collateralPath:
+		h.serveCollateral(w, r)
 	default:
 		h.write(w, http.StatusNotFound, notFound, "")
 	}
