@@ -24,7 +24,6 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/coreclient"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 	"github.com/ehsm-kms/ehsm/internal/host/rest"
-	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -98,7 +97,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
-	db, err := sqlite.Open(ctx, settings.Database, sqlite.Options{})
+	db, feed, err := openStore(ctx, settings, stderr)
 	if err != nil {
 		return err
 	}
@@ -109,9 +108,15 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
 
-	r := relay.New(core, db, sink, relay.Options{
-		Concurrent: settings.Concurrent, CachedRows: settings.CachedRows, StoreTimeout: settings.StoreTimeout, Log: log,
-	})
+	options := relay.Options{
+		Concurrent: settings.Concurrent, CachedRows: settings.CachedRows,
+		StoreTimeout: settings.StoreTimeout, StaleGrace: settings.StaleGrace, Log: log,
+	}
+	if feed != nil {
+		options.Feed = feed
+		defer feed.Close()
+	}
+	r := relay.New(core, db, sink, options)
 	core.OnRestart(func(i wire.Info) {
 		log.Info("another core instance has taken over", "instance", i.Instance)
 		r.ForgetCore()
@@ -155,7 +160,7 @@ func dial(ctx context.Context, addr string, log *slog.Logger, stderr io.Writer) 
 }
 
 // checks are what /readyz asks.
-func checks(core *coreclient.Client, db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
+func checks(core *coreclient.Client, db database, sink *auditsink.Sink) []rest.Check {
 	return []rest.Check{
 		{Name: "core", Probe: func(ctx context.Context) error { _, err := core.Info(ctx); return err }},
 		{Name: "store", Probe: db.Ping},

@@ -10,17 +10,23 @@ import (
 
 // KMS are the settings of ehsm-kms.
 type KMS struct {
-	Listen   string // host:port for clients
-	Core     string // stream address of the core
-	Database string // SQLite file
-	Audit    string // directory of the audit trail
-	TLSCert  string // PEM file, certificate first
-	TLSKey   string // PEM file
+	Listen           string // host:port for clients
+	Core             string // stream address of the core
+	Database         string // SQLite file, or URL of a PostgreSQL database
+	DatabasePassword string // file, for PostgreSQL
+	Audit            string // directory of the audit trail
+	TLSCert          string // PEM file, certificate first
+	TLSKey           string // PEM file
 
-	MaxBody     int // bytes of a request
-	Connections int // from clients
-	Concurrent  int // requests at a time
-	CachedRows  int // rows of the store in memory
+	MaxBody             int // bytes of a request
+	Connections         int // from clients
+	Concurrent          int // requests at a time
+	CachedRows          int // rows of the store in memory
+	DatabaseConnections int // to PostgreSQL
+
+	StaleGrace time.Duration // for which remembered rows count, with PostgreSQL
+
+	Collateral Collateral // for verifying quotes
 
 	HeaderTimeout, BodyTimeout, IdleTimeout, ShutdownTimeout, StoreTimeout time.Duration
 
@@ -28,10 +34,13 @@ type KMS struct {
 }
 
 func (c *KMS) table() []setting {
-	return []setting{
+	return append([]setting{
 		{"EHSM_KMS_LISTEN", "0.0.0.0:9000", "host:port for clients, HTTPS", text(&c.Listen)},
 		{"EHSM_KMS_CORE", "unix:/run/ehsm/core.sock", "address of the core: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Core)},
-		{"EHSM_KMS_DATABASE", "/var/lib/ehsm/ehsm.db", "SQLite file of the sealed records", text(&c.Database)},
+		{"EHSM_KMS_DATABASE", "/var/lib/ehsm/ehsm.db", "where the sealed records are: the path of a SQLite file, for one node, or postgres://USER@HOST/DATABASE for several; TLS that proves the host's name is the default (sslmode=verify-full)", text(&c.Database)},
+		{"EHSM_KMS_DATABASE_PASSWORD", "", "file with the password of the PostgreSQL database, if its URL has none", text(&c.DatabasePassword)},
+		{"EHSM_KMS_DATABASE_CONNECTIONS", "16", "connections to the PostgreSQL database for requests; two more follow its changes", number(&c.DatabaseConnections, 2)},
+		{"EHSM_KMS_STALE_GRACE", "1s", "with PostgreSQL: how long after it was last asked for the changes of other nodes remembered rows count; the bound on how late a disabled key is refused here", span(&c.StaleGrace)},
 		{"EHSM_KMS_AUDIT", "/var/lib/ehsm/audit", "directory of the audit trail", text(&c.Audit)},
 		{"EHSM_KMS_TLS_CERT", "", "PEM file of the server's certificate and its chain", text(&c.TLSCert)},
 		{"EHSM_KMS_TLS_KEY", "", "PEM file of its private key", text(&c.TLSKey)},
@@ -46,7 +55,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_IDLE_TIMEOUT", "2m", "between two requests of a connection", span(&c.IdleTimeout)},
 		{"EHSM_KMS_SHUTDOWN_TIMEOUT", "15s", "for requests in flight when the program ends", span(&c.ShutdownTimeout)},
 		{"EHSM_KMS_STORE_TIMEOUT", "10s", "for one change to be stored", span(&c.StoreTimeout)},
-	}
+	}, c.Collateral.table()...)
 }
 
 // encoded takes base64 of a PEM text.
@@ -62,7 +71,7 @@ func encoded(v *[]byte) func(string) error {
 // LoadKMS reads and checks all settings. Errors name each one that is wrong.
 func LoadKMS(getenv func(string) string) (KMS, error) {
 	var c KMS
-	errs := []error{load(c.table(), getenv)}
+	errs := []error{load(c.table(), getenv), c.Collateral.check()}
 	if c.TLSCert == "" && c.certPEM == nil {
 		errs = append(errs, missing("EHSM_KMS_TLS_CERT", "name the PEM file of the server's certificate"))
 	}

@@ -33,6 +33,17 @@ func IsURL(text string) bool {
 	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
 }
 
+// Unreachable reports whether an error of Open may go away by itself: no server
+// answers, or one that does is not ready to take changes.
+func Unreachable(err error) bool {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return refused.Code == "57P03" || refused.Code == "53300" // starting up; too many connections
+	}
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect)
+}
+
 // String returns the URL without its password.
 func (t Target) String() string {
 	u, err := url.Parse(t.URL)
