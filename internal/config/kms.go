@@ -28,8 +28,6 @@ type KMS struct {
 
 	Collateral Collateral // for verifying quotes
 
-	Collateral Collateral // for verifying quotes
-
 	HeaderTimeout, BodyTimeout, IdleTimeout, ShutdownTimeout, StoreTimeout time.Duration
 
 	certPEM, keyPEM []byte // from the variables of earlier servers
