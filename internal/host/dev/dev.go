@@ -5,6 +5,7 @@
 package dev
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -89,6 +90,14 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
+// clock is the host's clock.
+func (o Options) clock() func() time.Time {
+	if o.Clock != nil {
+		return o.Clock
+	}
+	return time.Now
+}
+
 // closers are what to undo, last first.
 type closers []func() error
 
@@ -117,7 +126,11 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 		return nil, err
 	}
 	stack.add(home.Close)
-	c, err := openCore(o, first, home)
+	machine, err := sim.Open(filepath.Join(o.Dir, SimDir), tee.ProductCore, coreSVN)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openCore(o, machine, first, home)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +155,7 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 		}
 	}
 	s.url = scheme + "://" + ln.Addr().String()
-	r := relay.New(c, db, sink, relay.Options{Log: o.Log})
+	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: machineSource{machine, o.clock()}})
 	checks := []rest.Check{
 		{Name: "store", Probe: db.Ping},
 		{Name: "audit", Probe: func(context.Context) error {
@@ -265,28 +278,25 @@ func openHome(o Options) (*secret.Home, error) {
 
 // openCore opens the domain, at first start after making it. A crash in between
 // leaves a machine without a domain, which the next start completes.
-func openCore(o Options, first bool, home *secret.Home) (*core.Core, error) {
-	platform, err := sim.Open(filepath.Join(o.Dir, SimDir), tee.ProductCore, coreSVN)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now
-	if o.Clock != nil {
-		now = o.Clock
-	}
+func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*core.Core, error) {
 	domain := filepath.Join(o.Dir, DomainDir)
 	if first {
-		g := genesis.Genesis{AllowSim: true, OpenEnrollment: true, RequestWindow: int(genesis.DefaultWindow.Seconds())}
-		if err := domainkey.Create(domain, platform, g, now()); err != nil {
+		g := genesis.Genesis{
+			AllowSim: true, OpenEnrollment: true, RequestWindow: int(genesis.DefaultWindow.Seconds()), SimRoot: machine.Root().Raw,
+		}
+		if err := domainkey.Create(domain, machine, g, o.clock()()); err != nil {
 			return nil, fmt.Errorf("make the domain: %w", err)
 		}
 	}
-	keys, g, err := domainkey.Open(domain, platform, home)
+	keys, g, err := domainkey.Open(domain, machine, home)
 	if err != nil {
 		return nil, err
 	}
+	if !bytes.Equal(g.SimRoot, machine.Root().Raw) {
+		o.Log.Warn("VerifyQuote refuses this machine's own quotes: the domain was made without simulated quotes, or for another fleet")
+	}
 	return core.New(core.Config{
-		Platform: platform, Keys: keys, Genesis: g, Limits: o.Limits, Clock: o.Clock,
+		Platform: machine, Keys: keys, Genesis: g, Limits: o.Limits, Clock: o.Clock,
 		Version: api.Version, GitSHA: api.Commit(),
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,6 +22,8 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -78,7 +81,11 @@ func newRig(t *testing.T) *rig {
 	dir := t.TempDir()
 	r.shift.Store(int64(-48 * time.Hour))
 	clock := func() time.Time { return time.Now().Add(time.Duration(r.shift.Load())) }
-	c, err := openCore(Options{Dir: dir, Clock: clock}, true, secret.NewHeap())
+	machine, err := sim.Open(filepath.Join(dir, SimDir), tee.ProductCore, coreSVN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := openCore(Options{Dir: dir, Clock: clock, Log: slog.New(slog.DiscardHandler)}, machine, true, secret.NewHeap())
 	if err != nil {
 		t.Fatal(err)
 	}
