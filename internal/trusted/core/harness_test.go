@@ -82,6 +82,8 @@ type host struct {
 	// outcome overrides the store's. An answer is not resolved at all if it
 	// returns unresolved.
 	outcome func(a *wire.Answer) wire.Outcome
+	// collate answers the core's questions for collateral; nil: there is none.
+	collate func(wire.CollateralQuery) []byte
 	// edit alters a reference before it goes to the core.
 	edit func(*wire.Ref)
 	// handles are those of answers that were not resolved.
@@ -183,6 +185,13 @@ func (h *host) try(core int, c *wire.Call) (*wire.Answer, error) {
 			}
 			if q := a.NeedList; q != nil {
 				c.Listed, c.Listing = true, h.list(*q)
+			}
+			if q := a.NeedCollateral; q != nil {
+				c.Collated = true
+				if h.collate != nil {
+					c.Collateral = h.collate(*q)
+				}
+				continue
 			}
 			c.Fresh = true
 			continue
