@@ -96,6 +96,6 @@ func start(ctx context.Context, settings config.Core, stdout, stderr io.Writer) 
 	}
 	fmt.Fprintf(stderr, "ehsm-core: serves domain %s on %s\n", keys.Domain(), settings.Listen)
 	return serve.Serve(ctx, ln, c, serve.Options{
-		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive,
+		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive, Slow: core.Slow,
 	})
 }
