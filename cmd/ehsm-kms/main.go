@@ -21,6 +21,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/config/yamlfile"
 	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
+	"github.com/ehsm-kms/ehsm/internal/host/collateral"
 	"github.com/ehsm-kms/ehsm/internal/host/coreclient"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 	"github.com/ehsm-kms/ehsm/internal/host/rest"
@@ -92,6 +93,13 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err erro
 		return fmt.Errorf("listen on %q: %w", settings.Listen, err)
 	}
 	defer ln.Close()
+	fetcher, err := openCollateral(settings.Collateral, log, stderr)
+	if err != nil {
+		return err
+	}
+	if fetcher != nil {
+		defer fetcher.Close()
+	}
 	core, err := dial(ctx, settings.Core, log, stderr)
 	if err != nil {
 		return err
@@ -116,19 +124,31 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err erro
 		options.Feed = feed
 		defer feed.Close()
 	}
+	if fetcher != nil {
+		options.Collateral = fetcher
+	}
 	r := relay.New(core, db, sink, options)
 	core.OnRestart(func(i wire.Info) {
 		log.Info("another core instance has taken over", "instance", i.Instance)
 		r.ForgetCore()
 	})
-	h := rest.New(r, checks(core, db, sink), rest.Options{MaxBody: settings.MaxBody, Log: log})
+	own := collateral.NewOwn(fetcher, rest.QuoteFrom(r), log)
+	background := []func(context.Context){func(ctx context.Context) { r.Run(ctx, db) }, own.Run}
+	if fetcher != nil {
+		background = append(background, fetcher.Run)
+	}
+	h := rest.New(r, checks(core, db, sink), rest.Options{MaxBody: settings.MaxBody, Log: log, Collateral: own})
 	fmt.Fprintf(stderr, "ehsm-kms: serves https://%s\n", ln.Addr())
 	return serveUntilDone(ctx, func(ctx context.Context) error {
-		return rest.Serve(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, h, rest.Limits{
-			HeaderTimeout: settings.HeaderTimeout, BodyTimeout: settings.BodyTimeout, IdleTimeout: settings.IdleTimeout,
-			ShutdownTimeout: settings.ShutdownTimeout, MaxConnections: settings.Connections,
-		}, log)
-	}, func(ctx context.Context) { r.Run(ctx, db) })
+		return rest.Serve(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, h, limits(settings), log)
+	}, func(ctx context.Context) { together(ctx, background...) })
+}
+
+func limits(settings config.KMS) rest.Limits {
+	return rest.Limits{
+		HeaderTimeout: settings.HeaderTimeout, BodyTimeout: settings.BodyTimeout, IdleTimeout: settings.IdleTimeout,
+		ShutdownTimeout: settings.ShutdownTimeout, MaxConnections: settings.Connections,
+	}
 }
 
 // serveUntilDone runs the server until ctx ends; the background work ends after the last

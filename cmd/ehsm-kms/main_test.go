@@ -42,6 +42,7 @@ func TestUsage(t *testing.T) {
 		"from a file":      {nil, map[string]string{"EHSM_KMS_CONFIG": file}, 1, "", "read the TLS certificate: open /nowhere"},
 		"file and more":    {nil, map[string]string{"EHSM_KMS_CONFIG": file, "EHSM_KMS_TLS_CERT": "/elsewhere"}, 1, "", "open /elsewhere"},
 		"file gone":        {nil, map[string]string{"EHSM_KMS_CONFIG": file + "x"}, 1, "", "settings file"},
+		"no PCCS":          {nil, map[string]string{"EHSM_KMS_COLLATERAL": "pccs"}, 1, "", "EHSM_KMS_COLLATERAL_URL is not set"},
 		"core elsewhere":   {nil, map[string]string{"EHSM_KMS_CORE": "tcp:10.0.0.1:9"}, 1, "", "EHSM_KMS_CORE"},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -106,8 +107,10 @@ func TestRun(t *testing.T) {
 		stderr.Close()
 	}()
 	lines := bufio.NewScanner(says)
-	if !lines.Scan() || !strings.Contains(lines.Text(), "waits for the core on "+env["EHSM_KMS_CORE"]) {
-		t.Errorf("first line: %s", lines.Text())
+	for _, want := range []string{"has no source of collateral: VerifyQuote will be refused", "hint: EHSM_KMS_COLLATERAL=pcs", "waits for the core on " + env["EHSM_KMS_CORE"]} {
+		if !lines.Scan() || !strings.Contains(lines.Text(), want) {
+			t.Errorf("got line %q, want %q", lines.Text(), want)
+		}
 	}
 	listen(t, env["EHSM_KMS_CORE"], &echoCore{info: wire.Info{Instance: wire.NewUUID()}})
 	var url string
