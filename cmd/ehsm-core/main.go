@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	config.TuneCollector(getenv, 400)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
-		err = start(ctx, settings, stdout, stderr)
+		err = start(ctx, settings, getenv, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "ehsm-core: %v\n", err)
@@ -61,9 +61,12 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
-func start(ctx context.Context, settings config.Core, stdout, stderr io.Writer) error {
-	p, err := platform(settings, stderr)
+func start(ctx context.Context, settings config.Core, getenv func(string) string, stdout, stderr io.Writer) error {
+	p, err := platform(ctx, settings, stderr)
 	if err != nil {
+		return err
+	}
+	if settings, err = measured(p, settings, getenv); err != nil {
 		return err
 	}
 	if asked, err := acceptance.RunAsked(ctx, acceptance.Config{

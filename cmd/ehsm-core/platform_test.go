@@ -43,16 +43,3 @@ func TestAbsentPlatforms(t *testing.T) {
 		}
 	}
 }
-
-func TestSimulatorSaysWhatItIs(t *testing.T) {
-	env := map[string]string{"EHSM_CORE_SIM": filepath.Join(t.TempDir(), "sim"), "EHSM_CORE_DOMAIN": t.TempDir()}
-	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr); code != 1 {
-		t.Errorf("an empty domain: got %d", code)
-	}
-	for _, text := range []string{"simulated TEE", "platform sim: measurement ", "product 1, version 1", "genesis.json"} {
-		if !strings.Contains(stderr.String(), text) {
-			t.Errorf("no %q in %s", text, &stderr)
-		}
-	}
-}

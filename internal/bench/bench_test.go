@@ -100,7 +100,7 @@ func checkWrites(t *testing.T, report *Report) {
 func TestRunSplit(t *testing.T) {
 	o := testOptions(t)
 	dir := t.TempDir()
-	for _, name := range []string{"ehsm", "ehsm-core", "ehsm-kms"} {
+	for _, name := range []string{"ehsm", "ehsm-simtee", "ehsm-core", "ehsm-kms"} {
 		if err := os.Symlink(o.Program, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestRunRefused(t *testing.T) {
 		{"insecure far away", nil, func(o *Options) { o.Service = plainService("http://192.0.2.1:1") }, "loopback"},
 		{"credentials without URL", nil, func(o *Options) { o.Service.AppID = "a" }, "there is none"},
 		{"process without URL", nil, func(o *Options) { o.PIDs = []int{1} }, "there is none"},
-		{"split beside nothing", nil, func(o *Options) { o.Split = true }, "ehsm-core: no such file"},
+		{"split beside nothing", nil, func(o *Options) { o.Split = true }, "ehsm-simtee: no such file"},
 		{"split without TLS", nil, func(o *Options) { o.Split, o.HTTP = true, true }, "TLS only"},
 		{"split with URL", nil, func(o *Options) { o.Service.URL, o.Split = "https://127.0.0.1:1", true }, "started already"},
 		{"transport of a URL", nil, func(o *Options) { o.Service.URL, o.HTTP = "https://127.0.0.1:1", true }, "started already"},

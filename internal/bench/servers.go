@@ -17,6 +17,7 @@ type service struct {
 	url      string
 	pids     []int
 	children []*child
+	platform *child        // the simulated TEE, which is not measured
 	first    time.Duration // from start to ready, on an empty data directory
 	second   time.Duration // the same, on the directory of the first start
 	idle     int64         // bytes in RAM before the first request
@@ -25,6 +26,9 @@ type service struct {
 func (s *service) stop() {
 	for i := len(s.children) - 1; i >= 0; i-- {
 		s.children[i].stop()
+	}
+	if s.platform != nil {
+		s.platform.stop()
 	}
 }
 
@@ -72,6 +76,11 @@ func readyURL(line string) (url string, ok bool) {
 // readyCore finds the ready line of ehsm-core, which has no URL.
 func readyCore(line string) (url string, ok bool) {
 	return "", strings.HasPrefix(line, "ehsm-core: serves ")
+}
+
+// readyPlatform finds the ready line of ehsm-simtee, which has no URL.
+func readyPlatform(line string) (url string, ok bool) {
+	return "", strings.HasPrefix(line, "ehsm-simtee: serves ")
 }
 
 func (s *starter) ceiling(ctx context.Context, plain bool) (*child, error) {
@@ -124,14 +133,30 @@ func (s *starter) split(ctx context.Context) (*service, error) {
 		return nil, err
 	}
 	first.stop()
+	tee := filepath.Join(s.dir, "tee.sock")
+	platform, err := startChild(ctx, s.env, readyPlatform, s.beside("ehsm-simtee"), "serve", "--dir", s.data("sim"), "--socket", tee)
+	if err != nil {
+		return nil, err
+	}
+	sv := &service{platform: platform}
+	if err := s.startParts(ctx, sv, tee); err != nil {
+		sv.stop()
+		return nil, err
+	}
+	return s.settled(ctx, sv)
+}
+
+// startParts starts core and manager, one after the other, on a simulated TEE.
+func (s *starter) startParts(ctx context.Context, sv *service, tee string) error {
 	socket := "unix:" + filepath.Join(s.dir, "core.sock")
 	core, err := s.startBeside(ctx, "ehsm-core", readyCore,
 		"EHSM_CORE_LISTEN="+socket,
 		"EHSM_CORE_DOMAIN="+s.data("domain"),
-		"EHSM_CORE_SIM="+s.data("sim"))
+		"EHSM_CORE_SIM="+tee)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	sv.children = append(sv.children, core)
 	kms, err := s.startBeside(ctx, "ehsm-kms", readyURL,
 		"EHSM_KMS_LISTEN=127.0.0.1:0",
 		"EHSM_KMS_CORE="+socket,
@@ -140,20 +165,19 @@ func (s *starter) split(ctx context.Context) (*service, error) {
 		"EHSM_KMS_TLS_CERT="+s.data("tls", "cert.pem"),
 		"EHSM_KMS_TLS_KEY="+s.data("tls", "key.pem"))
 	if err != nil {
-		core.stop()
-		return nil, err
+		return err
 	}
-	return s.settled(ctx, &service{
-		url:      kms.url,
-		children: []*child{core, kms},
-		second:   core.started + kms.started, // one after the other
-	})
+	sv.children = append(sv.children, kms)
+	sv.url, sv.second = kms.url, core.started+kms.started
+	return nil
 }
 
 // startBeside starts a program of the directory that the command line is in.
 func (s *starter) startBeside(ctx context.Context, name string, ready func(string) (string, bool), settings ...string) (*child, error) {
-	return startChild(ctx, slices.Concat(s.env, settings), ready, filepath.Join(filepath.Dir(s.program), name))
+	return startChild(ctx, slices.Concat(s.env, settings), ready, s.beside(name))
 }
+
+func (s *starter) beside(name string) string { return filepath.Join(filepath.Dir(s.program), name) }
 
 // settled completes a service that has just become ready.
 func (s *starter) settled(ctx context.Context, sv *service) (*service, error) {

@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 	plain := os.Args[len(os.Args)-1] == "--http"
 	var err error
 	switch program := filepath.Base(os.Args[0]); {
+	case program == "ehsm-simtee":
+		fmt.Fprintln(os.Stderr, "ehsm-simtee: serves", os.Args[len(os.Args)-1])
+		<-ctx.Done()
 	case program == "ehsm-core":
 		fmt.Fprintln(os.Stderr, "ehsm-core: serves domain 1 on", os.Getenv("EHSM_CORE_LISTEN"))
 		<-ctx.Done()

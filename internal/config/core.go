@@ -8,7 +8,7 @@ type Core struct {
 	Listen   string // stream address for the manager
 	Domain   string // directory with the genesis and the sealed DomainKey
 	Platform string // name of the TEE
-	Sim      string // directory of the simulated machine
+	Sim      string // socket of ehsm-simtee
 
 	Apps, Keys                int // opened records in memory
 	ReplaysPerTenant, Replays int // remembered requests
@@ -22,7 +22,7 @@ func (c *Core) table() []setting {
 		{"EHSM_CORE_LISTEN", "unix:/run/ehsm/core.sock", "address for the manager: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
 		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json and domainkey.sealed", text(&c.Domain)},
 		{"EHSM_CORE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
-		{"EHSM_CORE_SIM", "", "directory of the simulated machine, for platform sim", text(&c.Sim)},
+		{"EHSM_CORE_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
 		{"EHSM_CORE_APPS", "16384", "opened tenants kept in memory", number(&c.Apps, 16)},
 		{"EHSM_CORE_KEYS", "65536", "opened keys kept in memory", number(&c.Keys, 16)},
 		{"EHSM_CORE_REPLAYS_PER_TENANT", "1572864", "requests remembered for one tenant, 16 bytes each", number(&c.ReplaysPerTenant, 1024)},
@@ -38,7 +38,7 @@ func LoadCore(getenv func(string) string) (Core, error) {
 	var c Core
 	errs := []error{load(c.table(), getenv)}
 	if c.Platform == "sim" && c.Sim == "" {
-		errs = append(errs, missing("EHSM_CORE_SIM", "name the directory of the simulated machine, as ehsm dev makes one"))
+		errs = append(errs, missing("EHSM_CORE_SIM", "name the socket of ehsm-simtee, which serves a simulated machine such as ehsm dev makes"))
 	}
 	return c, errors.Join(errs...)
 }

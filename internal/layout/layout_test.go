@@ -43,6 +43,7 @@ var rules = []struct {
 	{"test", []string{"api", "client", "internal", "test"}},
 	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/host/dev", "internal/host/collateral", "cmd/ehsm"}},
 	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/wire", "internal/host"}},
+	{"cmd/ehsm-simtee", []string{"api", "internal/config", "internal/wire", "internal/trusted/tee", "internal/trusted/secret", "internal/attest"}},
 	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
 }
 

@@ -3,7 +3,7 @@
 // that two wrong halves cannot agree with each other.
 //
 // The whole suite is a function of the target: `ehsm dev`, or `ehsm-kms` with
-// `ehsm-core` behind a unix socket or loopback TCP.
+// `ehsm-core`, measured by `ehsm-simtee`, behind a unix socket or loopback TCP.
 //
 // Environment:
 //
@@ -46,7 +46,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator),
-		"./cmd/ehsm", "./cmd/ehsm-core", "./cmd/ehsm-kms")
+		"./cmd/ehsm", "./cmd/ehsm-simtee", "./cmd/ehsm-core", "./cmd/ehsm-kms")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)

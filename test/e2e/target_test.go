@@ -30,6 +30,7 @@ func targets() []string { return []string{dev, splitUnix, splitTCP} }
 // Parts of a target that can be killed one by one.
 const (
 	partDev  = "ehsm"
+	partTEE  = "ehsm-simtee" // the simulated machine that the core runs on
 	partCore = "ehsm-core"
 	partKMS  = "ehsm-kms"
 )
@@ -111,7 +112,7 @@ func (g *target) names() []string {
 	if g.kind == dev {
 		return []string{partDev}
 	}
-	return []string{partCore, partKMS}
+	return []string{partTEE, partCore, partKMS}
 }
 
 // start starts what does not run and waits until requests are served.
@@ -131,6 +132,7 @@ func (g *target) start(t testing.TB) {
 var (
 	addressPattern = regexp.MustCompile(`https://127\.0\.0\.1:[1-9]\d*`)
 	servesDomain   = regexp.MustCompile(`serves domain`)
+	servesMachine  = regexp.MustCompile(`ehsm-simtee: serves`)
 )
 
 // launch starts one part and learns where it listens.
@@ -140,12 +142,14 @@ func (g *target) launch(t testing.TB, name string) {
 	switch name {
 	case partDev:
 		g.parts[name] = spawn(t, g.out, g.environ(), name, "dev", "--data", g.data(), "--listen", "127.0.0.1:0")
+	case partTEE:
+		g.parts[name] = spawn(t, g.out, g.environ(), name, "serve", "--dir", g.data("sim"), "--socket", g.tee())
+		g.awaitText(t, name, printed, servesMachine)
+		return
 	case partCore:
 		g.parts[name] = spawn(t, g.out, g.environ(
-			"EHSM_CORE_LISTEN="+g.core, "EHSM_CORE_DOMAIN="+g.data("domain"), "EHSM_CORE_SIM="+g.data("sim")), name)
-		if _, err := g.parts[name].await(printed, servesDomain); err != nil {
-			t.Fatal(err)
-		}
+			"EHSM_CORE_LISTEN="+g.core, "EHSM_CORE_DOMAIN="+g.data("domain"), "EHSM_CORE_SIM="+g.tee()), name)
+		g.awaitText(t, name, printed, servesDomain)
 		return
 	case partKMS:
 		g.parts[name] = spawn(t, g.out, g.environ("EHSM_KMS_CORE="+g.core, "EHSM_KMS_DATABASE="+g.data("ehsm.db"),
@@ -161,6 +165,16 @@ func (g *target) launch(t testing.TB, name string) {
 	g.mu.Unlock()
 	g.trust(t)
 }
+
+func (g *target) awaitText(t testing.TB, name string, printed int, re *regexp.Regexp) {
+	t.Helper()
+	if _, err := g.parts[name].await(printed, re); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tee is the socket of the simulated machine.
+func (g *target) tee() string { return filepath.Join(g.dir, "tee.sock") }
 
 // data returns a path in the data directory.
 func (g *target) data(names ...string) string {
