@@ -95,7 +95,7 @@ func TestOneBatch(t *testing.T) {
 		wantStored(t, s, id(1), 2)
 		wantStored(t, s, id(2), 0)
 		wantStored(t, s, id(3), 1)
-		want := Stats{Stored: 4, Conflicts: 2, Batches: 1}
+		want := store.Stats{Stored: 4, Conflicts: 2, Batches: 1}
 		got := s.Stats()
 		got.FileBytes, got.LogBytes = 0, 0
 		if got != want {

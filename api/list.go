@@ -1,0 +1,15 @@
+package api
+
+// Actions lists all actions, each once.
+func Actions() []string {
+	return []string{
+		CreateKey, Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext, ExportDataKey,
+		AsymmetricEncrypt, AsymmetricDecrypt, Sign, Verify, GetPublicKey,
+		GetParametersForImport, ImportKeyMaterial,
+		ListKey, EnableKey, DisableKey, DeleteKey, DeleteAllKey,
+		CreateSecret, UpdateSecretDesc, PutSecretValue, GetSecretValue, ListSecrets, ListSecretVersionIds,
+		DescribeSecret, DeleteSecret, RestoreSecret,
+		GenerateQuote, VerifyQuote, UploadQuotePolicy, GetQuotePolicy,
+		GetEvidence, GetVersion, Enroll,
+	}
+}
