@@ -30,3 +30,17 @@ func (s machineSource) Encoded(_ context.Context, fmspc [6]byte, _ string) ([]by
 	}
 	return c.Append(nil), nil
 }
+
+// JSON implements rest.Collateral.
+func (s machineSource) JSON(context.Context) (body []byte, expires time.Time, err error) {
+	c, err := s.machine.Collateral(s.now())
+	if err != nil {
+		return nil, expires, fmt.Errorf("state collateral: %w", err)
+	}
+	contents, err := c.Contents()
+	if err != nil {
+		return nil, expires, fmt.Errorf("state collateral: %w", err)
+	}
+	body, err = c.EncodeJSON()
+	return body, contents.Expires(), err
+}

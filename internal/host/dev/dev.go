@@ -155,7 +155,8 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 		}
 	}
 	s.url = scheme + "://" + ln.Addr().String()
-	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: machineSource{machine, o.clock()}})
+	source := machineSource{machine, o.clock()}
+	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: source})
 	checks := []rest.Check{
 		{Name: "store", Probe: db.Ping},
 		{Name: "audit", Probe: func(context.Context) error {
@@ -165,7 +166,7 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 			return nil
 		}},
 	}
-	h := rest.New(r, checks, rest.Options{Log: o.Log})
+	h := rest.New(r, checks, rest.Options{Log: o.Log, Collateral: source})
 	s.run(ctx, stack, func(ctx context.Context) error { return rest.Serve(ctx, ln, config, h, rest.Limits{}, o.Log) },
 		func(ctx context.Context) { r.Run(ctx, db) })
 	return s, nil

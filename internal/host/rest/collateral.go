@@ -26,8 +26,8 @@ const collateralPath = "/attestation/collateral"
 // A Collateral is what Intel says of this node's own platform; *collateral.Own.
 type Collateral interface {
 	// JSON returns the collateral, which is not written to, and until when all of
-	// it is in force. Errors wrap collateral.ErrNoEvidence, collateral.ErrNoSource
-	// or collateral.ErrNotYet, and their text is for everybody.
+	// it is in force. The text of errors that wrap collateral.ErrNoEvidence or
+	// collateral.ErrNoSource is for everybody.
 	JSON(ctx context.Context) (body []byte, expires time.Time, err error)
 }
 
@@ -57,8 +57,11 @@ func (h *Handler) serveCollateral(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	status := http.StatusNotFound
-	if errors.Is(err, collateral.ErrNotYet) {
-		status = http.StatusServiceUnavailable
+	if !errors.Is(err, collateral.ErrNoSource) && !errors.Is(err, collateral.ErrNoEvidence) {
+		if !errors.Is(err, collateral.ErrNotYet) {
+			h.log.ErrorContext(r.Context(), "this node's collateral cannot be served", "err", err)
+		}
+		status, err = http.StatusServiceUnavailable, collateral.ErrNotYet
 		w.Header().Set("Retry-After", strconv.Itoa(collateralRetry))
 	}
 	message, _ := json.Marshal(err.Error()) // cannot fail: a string

@@ -40,6 +40,7 @@ func TestCollateral(t *testing.T) {
 		"HEAD":               {"HEAD", own(`{"a":1}`, now.Add(time.Hour), nil), 200, "public, max-age=3600", ""},
 		"POST":               {"POST", own(`{"a":1}`, now.Add(time.Hour), nil), 405, "no-store", textNotFound},
 		"not yet":            {"GET", own("", time.Time{}, collateral.ErrNotYet), 503, "no-store", `{"code":503,"message":"the collateral of this service has not been fetched yet","result":{}}`},
+		"another error":      {"GET", own("", time.Time{}, errors.New("/etc/secret: no such file")), 503, "no-store", `{"code":503,"message":"the collateral of this service has not been fetched yet","result":{}}`},
 		"no source":          {"GET", own("", time.Time{}, collateral.ErrNoSource), 404, "no-store", `{"code":404,"message":"no source of collateral is configured for this service","result":{}}`},
 		"no evidence":        {"GET", own("", time.Time{}, collateral.ErrNoEvidence), 404, "no-store", `{"code":404,"message":"the platform of this service makes no SGX quotes","result":{}}`},
 		"nothing configured": {"GET", nil, 404, "no-store", `{"code":404,"message":"no source of collateral is configured for this service","result":{}}`},
