@@ -25,6 +25,7 @@ type memFolder struct {
 	sync    error
 	closing error
 	block   chan struct{} // if not nil, Sync receives from it
+	takes   time.Duration // that a Sync takes, in a synctest bubble
 	entered chan struct{} // gets one token when Sync begins, if there is room
 }
 
@@ -100,6 +101,9 @@ func (f *memFile) Sync() error {
 	}
 	if f.dir.block != nil {
 		<-f.dir.block
+	}
+	if f.dir.takes > 0 {
+		pass(f.dir.takes)
 	}
 	f.dir.mu.Lock()
 	defer f.dir.mu.Unlock()

@@ -26,7 +26,10 @@ func (s *Sink) turn(instance wire.UUID) {
 // hold keeps entries back, because one before them is missing. When too many
 // are held, the missing one is given up. The caller must hold s.mu.
 func (s *Sink) hold(a *wire.Audit) *held {
-	h := &held{first: a.First, count: a.Count, frames: bytes.Clone(a.Frames), durable: a.Durable, at: time.Now()}
+	h := &held{first: a.First, count: a.Count, frames: bytes.Clone(a.Frames), at: time.Now()}
+	if a.Durable {
+		h.in = make(chan *batch, 1)
+	}
 	i, _ := slices.BinarySearchFunc(s.early, h, func(a, b *held) int { return cmp.Compare(a.first, b.first) })
 	s.early = slices.Insert(s.early, i, h)
 	s.held += len(h.frames)
@@ -49,9 +52,8 @@ func (s *Sink) release(n int) {
 		}
 		s.add(h.first, h.count, h.frames)
 		s.held -= len(h.frames)
-		h.end, h.frames = s.appended, nil
-		if h.durable {
-			s.hurry()
+		if h.in != nil {
+			h.in <- s.join()
 		}
 		done++
 	}

@@ -71,11 +71,10 @@ type Sink struct {
 	held     int                  // bytes in early
 	writing  int                  // bytes the writer has in hand
 	since    time.Time            // buf and early were empty before
-	appended uint64               // bytes ever put into buf
-	synced   uint64               // bytes of those that are on disk
-	urgent   bool                 // someone waits for a flush
-	waiting  int                  // Puts that wait for flushed
-	flushed  chan struct{}
+	urgent   bool                 // a flush is wanted at once
+	filling  *batch               // the Puts that buf is flushed for
+	flushing *batch               // those of the flush under way, nil between two
+	gather   gather
 	closing  bool
 	err      error
 	stats    Stats
@@ -83,12 +82,11 @@ type Sink struct {
 
 // A held Put waits for an entry before it.
 type held struct {
-	first   uint64
-	count   int
-	frames  []byte
-	durable bool
-	at      time.Time // of arrival
-	end     uint64    // value of appended behind it; 0 while it is held
+	first  uint64
+	count  int
+	frames []byte
+	at     time.Time   // of arrival
+	in     chan *batch // gets the batch that it comes to be in; nil unless durable
 }
 
 // Open returns a sink that writes to files in dir, which is created with mode
@@ -112,7 +110,7 @@ func open(d folder, opts Options) *Sink {
 	}
 	s := &Sink{
 		max:  opts.MaxBuffered,
-		wake: make(chan struct{}, 1), done: make(chan struct{}), flushed: make(chan struct{}),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), filling: newBatch(),
 		others: map[wire.UUID]uint64{},
 	}
 	go s.run(&spool{dir: d, limit: opts.MaxFile})
@@ -137,19 +135,29 @@ func (s *Sink) Put(ctx context.Context, a wire.Audit) error {
 	if err != nil {
 		return fmt.Errorf("put audit entry %d: %w", a.First, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.room(ctx, len(a.Frames)); err != nil {
-		return fmt.Errorf("put audit entry %d: %w", a.First, err)
+	b, h, err := s.accept(ctx, instance, &a)
+	if err == nil && a.Durable {
+		err = onDisk(ctx, b, h)
 	}
-	h := s.take(instance, &a)
-	if !a.Durable {
-		return nil
-	}
-	if err := s.onDisk(ctx, h, s.appended); err != nil {
+	if err != nil {
 		return fmt.Errorf("put audit entry %d: %w", a.First, err)
 	}
 	return nil
+}
+
+// accept takes the entries. If they are durable it returns the batch that they
+// are in, or what will get it.
+func (s *Sink) accept(ctx context.Context, instance wire.UUID, a *wire.Audit) (*batch, *held, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.room(ctx, len(a.Frames)); err != nil {
+		return nil, nil, err
+	}
+	h := s.take(instance, a)
+	if h != nil || !a.Durable {
+		return nil, h, nil
+	}
+	return s.join(), nil, nil
 }
 
 // check refuses frames that are not what a says, which would make a file that
@@ -219,42 +227,21 @@ func (s *Sink) take(instance wire.UUID, a *wire.Audit) *held {
 
 func (s *Sink) add(first uint64, count int, frames []byte) {
 	s.buf = append(s.buf, frames...)
-	s.appended += uint64(len(frames))
 	s.next = max(s.next, first+uint64(count))
 }
 
-// onDisk waits until h, or what buf had up to end if h is nil, is on disk. The
-// caller must hold s.mu.
-func (s *Sink) onDisk(ctx context.Context, h *held, end uint64) error {
-	var ended error
-	for {
-		if h != nil {
-			end = h.end
-		}
-		switch {
-		case end != 0 && end <= s.synced:
-			return nil
-		case s.err != nil:
-			return s.err
-		case ended != nil:
-			return ended
-		}
-		ended = s.wait(ctx)
-	}
-}
-
-// wait waits for the next flush. The caller must hold s.mu, which is released
-// meanwhile.
+// wait waits for the next end of a flush. The caller must hold s.mu, which is
+// released meanwhile.
 func (s *Sink) wait(ctx context.Context) error {
-	if len(s.buf) > 0 {
+	b := s.flushing
+	if b == nil {
+		b = s.filling
 		s.hurry()
 	}
-	s.waiting++
-	flushed := s.flushed
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	select {
-	case <-flushed:
+	case <-b.done:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

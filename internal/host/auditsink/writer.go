@@ -27,12 +27,9 @@ func (s *Sink) run(p *spool) {
 // end and has nothing left.
 func (s *Sink) pause(timer *time.Timer) bool {
 	for {
-		s.mu.Lock()
-		busy := len(s.buf) > 0 || len(s.early) > 0
-		urgent, closing, due := s.urgent, s.closing, s.since.Add(flushDelay)
-		s.mu.Unlock()
+		busy, closing, due := s.due()
 		switch {
-		case busy && (urgent || closing):
+		case busy && closing:
 			return true
 		case closing:
 			return false
@@ -40,7 +37,11 @@ func (s *Sink) pause(timer *time.Timer) bool {
 			<-s.wake
 			continue
 		}
-		timer.Reset(time.Until(due))
+		wait := time.Until(due)
+		if wait <= 0 {
+			return true
+		}
+		timer.Reset(wait)
 		select {
 		case <-timer.C:
 			return true
@@ -49,29 +50,47 @@ func (s *Sink) pause(timer *time.Timer) bool {
 	}
 }
 
+// due returns when to flush, if there is anything to.
+func (s *Sink) due() (busy, closing bool, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at = s.since.Add(flushDelay)
+	switch {
+	case s.urgent:
+		at = time.Time{}
+	case s.filling.puts > 0 && s.gather.until.Before(at):
+		at = s.gather.until
+	}
+	return len(s.buf) > 0 || len(s.early) > 0, s.closing, at
+}
+
 // flush writes what has gathered and wakes who waits for it.
 func (s *Sink) flush(p *spool) {
-	out, end := s.swap()
+	out := s.swap()
+	begin := time.Now()
 	err := p.write(out)
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writing = 0
 	if cap(out) <= keepBuffer {
 		s.spare = out
 	}
+	b := s.flushing
+	s.flushing = nil
 	if err != nil {
 		s.fail(err)
 	} else if len(out) > 0 {
-		s.synced = end
+		s.gather.flushed(now, now.Sub(begin), b.puts, s.filling.puts)
 		s.stats.Flushes++
 		s.stats.Bytes += uint64(len(out))
 		s.stats.Files = p.files
 	}
-	s.announce()
+	b.end(s.err)
 }
 
 // swap takes the buffer, and with it what was held for too long.
-func (s *Sink) swap() (out []byte, end uint64) {
+func (s *Sink) swap() (out []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -80,8 +99,9 @@ func (s *Sink) swap() (out []byte, end uint64) {
 	}
 	s.expire(now)
 	out, s.buf, s.spare = s.buf, s.spare[:0], nil
+	s.flushing, s.filling = s.filling, newBatch()
 	s.writing, s.urgent, s.since = len(out), false, now
-	return out, s.appended
+	return out
 }
 
 // fail ends all work: what is in memory is lost, and every Put is told. The
@@ -90,14 +110,12 @@ func (s *Sink) fail(err error) {
 	if s.err == nil {
 		s.err = fmt.Errorf("%w: %w", ErrSpool, err)
 	}
-	s.buf, s.early, s.held = nil, nil, 0
-	s.announce()
-}
-
-// announce wakes the Puts that wait. The caller must hold s.mu.
-func (s *Sink) announce() {
-	if s.waiting > 0 {
-		close(s.flushed)
-		s.flushed, s.waiting = make(chan struct{}), 0
+	for _, h := range s.early {
+		if h.in != nil {
+			h.in <- s.filling
+		}
 	}
+	s.buf, s.early, s.held = nil, nil, 0
+	s.filling.end(s.err)
+	s.filling = newBatch()
 }
