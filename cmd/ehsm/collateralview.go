@@ -134,13 +134,10 @@ func (v *collateralView) force() string {
 
 // left words what daysLeft counted.
 func left(days int) string {
-	switch {
-	case days < 0:
+	if days < 0 {
 		return "over"
-	case days == 1:
-		return "1 day left"
 	}
-	return fmt.Sprintf("%d days left", days)
+	return number(days, "day") + " left"
 }
 
 func (e *editionView) write(b *strings.Builder) {

@@ -85,8 +85,8 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	walk(newRoot(&app{getenv: home(t)}))
-	if commands < 33 {
-		t.Errorf("got %d commands, want at least 33", commands)
+	if commands < 44 {
+		t.Errorf("got %d commands, want at least 44", commands)
 	}
 }
 

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"math/big"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/api"
+	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+)
+
+func TestDoctor(t *testing.T) {
+	sim := []string{"--allow-sim", "--machine", "/nonexistent"}
+	for name, e := range map[string]encounter{
+		"all right": {args: append(sim, "--policy", "@wanted.json", "--domain", fakeDomain()), want: exitOK, stdout: []string{
+			"this machine\n  ok       processor: unknown model", "service\n  ok       address: https://127.0.0.1:", "ok       reached: it says that it is version 0.1.0, commit abc",
+			"ok       evidence: SGX quote v3, ", "note     hardware: none: the platform is simulated, which --allow-sim accepts", "ok       binding: made for a fresh challenge by instance " + fakeInstance,
+			"ok       domain: " + fakeDomain() + ", as expected", "ok       source: the service", "ok       TCB info: issued ", ": 30 days left",
+			"ok       parse: ", "ok       pck-chain: ", "ok       tcb-level: ", "ok       file: ", "names 1 enclave and 1 machine", "note     warning: simulated platforms are accepted",
+			`ok       wanted: yes, as enclave "core" on platform "node 1"`, "ok       collateral: if it is not refreshed, the TCB info ends first, ", "ok       TCB: UpToDate; after Intel's next TCB recovery there are 30 days"}},
+		"no policy": {args: sim, want: exitOK, stdout: []string{"note     domain: " + fakeDomain() + ", not compared",
+			"note     wanted: not asked: no --policy. The enclave has MRENCLAVE " + strings.Repeat("aa", 32), "-> compare that with what its builder publishes"}},
+		"simulated": {args: []string{"--machine", "/nonexistent"}, want: exitError, stdout: []string{
+			"PROBLEM  hardware: none: it runs on the simulated platform", "-> ehsm dev and other services for tests do; --allow-sim accepts",
+			"PROBLEM  pck-chain: certificate chain does not end in a given root", "skipped  crl: "},
+			stderr: []string{"ehsm: 2 of ", "hint: the lines above marked ->"}},
+		"with its root": {args: append(sim, "--root", "@root.pem"), want: exitOK},
+		"another root":  {args: append(sim, "--root", "@wanted.json"), want: exitError, stdout: []string{"PROBLEM  root: ", "wanted.json: want certificates in PEM"}},
+		"nobody there":  {args: sim, want: exitError, edit: func(s *fakeService) { s.Close() }, stdout: []string{"PROBLEM  reached: ", "connection refused", "-> is the service running?", "skipped  source: no evidence to fetch it for", "skipped  genuine: no evidence", "skipped  dates: no collateral"}},
+		"a portal": {args: sim, want: exitError, edit: func(s *fakeService) {
+			for _, what := range []string{api.GetVersion, api.GetEvidence, "collateral"} {
+				s.instead[what] = page
+			}
+		}, stdout: []string{"PROBLEM  reached: GetVersion: ", "-> is that the address of an eHSM-KMS?"}},
+		"no evidence": {args: sim, want: exitError, edit: func(s *fakeService) { s.instead[api.GetEvidence] = status(http.StatusNotFound) }, stdout: []string{"ok       reached: ", "PROBLEM  evidence: GetEvidence: "}},
+		"evidence of nothing": {args: sim, want: exitError, edit: func(s *fakeService) {
+			s.answer = func(a *api.GetEvidenceResult) { a.Evidence = []byte{1, 1, 0, 0, 0, 0} }
+		}, stdout: []string{"skipped  binding: the evidence cannot be read", "PROBLEM  parse: quote is cut short"}},
+		"unknown evidence": {args: sim, want: exitError, edit: func(s *fakeService) {
+			s.answer = func(a *api.GetEvidenceResult) { a.Evidence = []byte{1, 99, 0, 0, 0, 0} }
+		}, stdout: []string{"PROBLEM  evidence: ", "-> use an ehsm of the version of the service"}},
+		"evidence of before":  {args: sim, want: exitError, edit: func(s *fakeService) { s.report = func(r *sgx.Report) { r.ReportData[0] ^= 1 } }, stdout: []string{"PROBLEM  binding: it was not made for this challenge, domain, instance and key", "-> somebody answers with evidence that was made for another purpose: do not use this service"}},
+		"another challenge":   {args: sim, want: exitError, edit: func(s *fakeService) { s.answer = func(a *api.GetEvidenceResult) { a.Challenge = "x" } }, stdout: []string{"PROBLEM  binding: the answer is to another challenge"}},
+		"a hostile domain":    {args: sim, want: exitError, edit: func(s *fakeService) { s.answer = func(a *api.GetEvidenceResult) { a.DomainID = "\x1b[2J" } }, stdout: []string{`PROBLEM  binding: domain id is "\x1b[2J"`}},
+		"a hostile instance":  {args: sim, want: exitError, edit: func(s *fakeService) { s.answer = func(a *api.GetEvidenceResult) { a.InstanceID = "\x1b[2J" } }, stdout: []string{`PROBLEM  binding: instance id is "\x1b[2J"`}},
+		"another domain":      {args: append(sim, "--domain", strings.Repeat("d1", 32)), want: exitError, stdout: []string{"PROBLEM  domain: it says " + fakeDomain() + ", want d1d1"}},
+		"no collateral":       {args: sim, want: exitError, edit: func(s *fakeService) { s.instead["collateral"] = status(http.StatusNotFound) }, stdout: []string{"PROBLEM  source: the service: ", "-> have its operator configure a source", "skipped  genuine: no collateral", "skipped  dates: no collateral"}},
+		"a page as it":        {args: sim, want: exitError, edit: func(s *fakeService) { s.instead["collateral"] = page }, stdout: []string{"PROBLEM  source: the service"}},
+		"its own collateral":  {args: append(sim, "--collateral", "@collateral.json"), want: exitOK, edit: func(s *fakeService) { s.instead["collateral"] = page; s.saveCollateral() }, stdout: []string{"collateral.json\n"}},
+		"missing collateral":  {args: append(sim, "--collateral", "@missing.json"), want: exitError, stdout: []string{"PROBLEM  source: ", "no such file"}},
+		"a PCCS that is away": {args: append(sim, "--pccs", "https://127.0.0.1:1"), want: exitError, stdout: []string{"PROBLEM  source: https://127.0.0.1:1: ", "-> is that the address of the PCCS"}},
+		"collateral ended":    {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.Next = time.Now().Add(-time.Hour) }, stdout: []string{"PROBLEM  TCB info: issued ", ": over", "PROBLEM  crl: ", "PROBLEM  collateral: if it is not refreshed, the TCB info ends first, ", "skipped  tcb-info: "}},
+		"collateral ends":     {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.Next = time.Now().Add(50 * time.Hour) }, stdout: []string{"ok       TCB info: ", "ok       tcb-level: ", "PROBLEM  collateral: ", ": 2 days left", "-> see that its source is reached and refreshed"}},
+		"from the future":     {args: append(sim, "--at", "2020-01-01"), want: exitError, stdout: []string{"PROBLEM  TCB info: issued ", "which is in the future", "-> set the clock of this machine"}},
+		"out of date": {args: append(sim, "--policy", "@wanted.json"), want: exitError, edit: func(s *fakeService) {
+			s.terms.Status, s.terms.Advisories, s.terms.NewerDate = verify.OutOfDate, []string{"SIM-SA-1"}, s.terms.Issued.Add(-9*24*time.Hour)
+		}, stdout: []string{"ok       tcb-level: ", "PROBLEM  tcb-status: TCB status is not accepted: OutOfDate with [SIM-SA-1]", "PROBLEM  TCB: OutOfDate since ", "the grace period of 30 days ends ", ": 20 days left", "-> update the BIOS and microcode"}},
+		"out of date for long": {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.Status, s.terms.Advisories = verify.OutOfDate, []string{"SIM-SA-1"} }, stdout: []string{"PROBLEM  TCB: OutOfDate since ", ": over"}},
+		"hardening": {args: sim, want: exitOK, edit: func(s *fakeService) {
+			s.terms.Status, s.terms.Advisories = verify.SWHardeningNeeded, []string{"SIM-SA-1"}
+		}, stdout: []string{"note     TCB: SWHardeningNeeded: only a policy that accepts each of [SIM-SA-1] accepts it"}},
+		"revoked":         {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.RevokedPCKs = []*big.Int{s.machine.PCK.Cert.SerialNumber} }, stdout: []string{"ok       pck-chain: ", "PROBLEM  crl: PCK certificate is revoked", "-> Intel has withdrawn its trust"}},
+		"a forged quote":  {args: sim, want: exitError, edit: func(s *fakeService) { s.answer = func(a *api.GetEvidenceResult) { a.Evidence[200] ^= 1 } }, stdout: []string{"ok       qe-report: ", "PROBLEM  quote-signature: ", "skipped  tcb-info: "}},
+		"another program": {args: append(sim, "--policy", "@other.json"), want: exitError, stdout: []string{"ok       tcb-level: ", "PROBLEM  enclave: enclave is not one of the policy"}},
+		"debug":           {args: append(sim, "--policy", "@wanted.json"), want: exitError, edit: func(s *fakeService) { s.report = func(r *sgx.Report) { r.Attributes.Flags |= sgx.FlagDebug } }, stdout: []string{"PROBLEM  debug: "}},
+		"broken policy":   {args: append(sim, "--policy", "@broken.json"), want: exitError, stdout: []string{"PROBLEM  file: read ", "accept_all", "-> docs/formats.md#attestation-policy-v1", "ok       tcb-level: "}},
+		"two sources":     {args: append(sim, "--policy", "@wanted.json", "--pccs", "https://x", "--collateral", "y"), want: exitUsage, stderr: []string{"--collateral and --pccs exclude each other"}},
+	} {
+		t.Run(name, func(t *testing.T) { e.check(t, "doctor") })
+	}
+}
+
+// Every problem says what to do, and the number of problems is the exit code's.
+func TestDoctorJSON(t *testing.T) {
+	s := newFakeService(t)
+	s.terms.Next = time.Now().Add(-time.Hour)
+	code, stdout, _ := s.run("doctor", "--output", "json")
+	var d diagnosis
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
+		t.Fatalf("doctor: %v in %s", err, stdout)
+	}
+	if code != exitError || d.Problems == 0 || d.Problems != count(d.Sections, stateProblem) || d.URL != s.URL {
+		t.Errorf("doctor: exit %d, got %+v", code, d)
+	}
+	var names []string
+	for _, section := range d.Sections {
+		names = append(names, section.Name)
+		for _, c := range section.Checks {
+			if c.State == stateProblem && c.Do == "" {
+				t.Errorf("doctor: nothing to do about %q of %s", c.Name, section.Name)
+			}
+		}
+	}
+	if got := strings.Join(names, ", "); got != "this machine, service, collateral, verification, policy, outlook" {
+		t.Errorf("doctor: sections %s", got)
+	}
+}
+
+// Each step of the verification has its words.
+func TestStepWords(t *testing.T) {
+	if len(stepWords) != int(verify.StepTCBLevel) {
+		t.Errorf("got %d steps, want %d", len(stepWords), verify.StepTCBLevel)
+	}
+	for i, s := range stepWords {
+		if int(s.step) != i+1 || s.words == "" {
+			t.Errorf("step %d is %v: %q", i+1, s.step, s.words)
+		}
+	}
+}
