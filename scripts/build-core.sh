@@ -6,7 +6,9 @@
 # Usage: scripts/build-core.sh [OUTDIR]     default: bin/measured
 #
 # Writes OUTDIR/VARIANT/ehsm-core and OUTDIR/measurements.json, and prints for
-# each variant its SHA-256.
+# each variant its SHA-256 and its measurement (MRENCLAVE) on the simulated platform.
+# Those of SGX depend on the run-time and its configuration too; `gramine-sgx-sign`
+# and `ego uniqueid` print them.
 # Variants, of which EHSM_VARIANTS (default "default tsm") names some:
 #   default  platforms gramine and sim: pure Go, position independent as Gramine
 #            wants it
@@ -32,6 +34,12 @@ done
 # What may not.
 clean+=(GOTOOLCHAIN="$toolchain" GOOS=linux GOARCH=amd64 GOAMD64=v1 GOEXPERIMENT= GOFIPS140=off GODEBUG=
 	GOWORK=off GOFLAGS=-mod=readonly LC_ALL=C TZ=UTC)
+
+# measure prints what the simulated platform measures of a program.
+measure() { # FILE
+	"${clean[@]}" CGO_ENABLED=0 go run -buildvcs=false ./cmd/ehsm-simtee measure --output json "$1" |
+		sed -n 's/.*"mrenclave": *"\([0-9a-f]\{64\}\)".*/\1/p'
+}
 
 flags() { # VARIANT
 	case $1 in
@@ -65,13 +73,16 @@ for v in $variants; do
 	build "$v"
 	sum=$(sha256sum "$out/$v/ehsm-core" | cut -d' ' -f1)
 	built=$(go version "$out/$v/ehsm-core" | sed 's/.*: //')
-	printf '%-8s SHA-256 %s\n' "$v" "$sum"
+	simulated=$(measure "$out/$v/ehsm-core")
+	[ -n "$simulated" ] || { echo "ehsm-simtee measures nothing of $out/$v/ehsm-core" >&2; exit 1; }
+	printf '%-8s SHA-256              %s\n%-8s simulated MRENCLAVE  %s\n' "$v" "$sum" "$v" "$simulated"
 	entries+=$(cat <<END
 $separator
     {
       "variant": "$v",
       "file": "$v/ehsm-core",
       "sha256": "$sum",
+      "simulatedMRENCLAVE": "$simulated",
       "go": "$built",
       "flags": "-trimpath -buildvcs=false -ldflags='$ldflags' $(flags "$v")"
     }
