@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -32,11 +31,10 @@ const (
 func newAttest(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "attest",
-		Short: "Read and verify quotes of SGX enclaves",
+		Short: "Read and verify quotes of SGX enclaves and TDX guests, and SEV-SNP reports",
 		Example: `  ehsm attest show quote.bin
   ehsm attest verify quote.bin --collateral collateral.json --policy policy.json`,
-	}, newAttestShow(a), newAttestVerify(a), newAttestCollateral(a),
-		newAttestQuote(a), newAttestCheck(a), newAttestDoctor(a))
+	}, newAttestShow(a), newAttestVerify(a), newAttestCollateral(a))
 }
 
 // evidenceFlags name what a quote is verified with.
@@ -54,6 +52,7 @@ type evidence struct {
 	reportData *[64]byte // what the quote must bind, if that is known
 	options    verify.Options
 	rootName   string
+	guest      guest // of TDX and SEV-SNP
 }
 
 // readEvidence reads the files. It judges nothing but their form.
@@ -72,6 +71,9 @@ func (a *app) readEvidence(ctx context.Context, file string, f evidenceFlags) (*
 		return nil, err
 	}
 	e.raw = quoteBytes(b)
+	if isGuest(e.raw) {
+		return e, a.readGuest(ctx, e, f)
+	}
 	if f.root != "" {
 		if e.options.Roots, err = a.readRoots(ctx, f.root); err != nil {
 			return nil, err
@@ -123,18 +125,10 @@ func quoteBytes(b []byte) []byte {
 	return raw
 }
 
-// errSNP refuses AMD's reports by their name, as package quote does TDX quotes.
-var errSNP = errors.New("SEV-SNP report: not built in")
-
 // foreign returns why evidence is of a kind that is not verified here, or nil.
-// That says nothing about whether it is genuine.
+// That says nothing about whether it is genuine. TDX quotes and SEV-SNP reports
+// are judged by judgeGuest, unless they are of a version that nobody knows.
 func foreign(raw []byte) error {
-	const snpSize, snpFirst, snpLast = 1184, 2, 5 // bytes and versions: AMD SEV-SNP ABI, ATTESTATION_REPORT
-	if len(raw) >= snpSize {
-		if v := binary.LittleEndian.Uint32(raw); v >= snpFirst && v <= snpLast {
-			return errSNP
-		}
-	}
 	_, err := sgx.Parse(raw)
 	for _, kind := range []error{sgx.ErrTDX, sgx.ErrVersion, sgx.ErrTEEType, sgx.ErrKeyType, sgx.ErrVendor, sgx.ErrCertType} {
 		if errors.Is(err, kind) {

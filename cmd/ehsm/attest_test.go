@@ -23,7 +23,8 @@ import (
 
 const (
 	dcapData = "../../internal/attest/dcap/testdata" // its README names the sources
-	snpData  = "../../internal/trusted/tee/tsm/testdata/snp_report.bin"
+	tdxData  = "../../internal/attest/tdx/testdata"
+	snpData  = "../../internal/attest/snp/testdata"
 )
 
 // vectors fills a script's directory: dcap is the published quotes and
@@ -36,7 +37,7 @@ func vectors(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.CopyFS(ts.MkAbs("dcap"), os.DirFS(dcapData)))
 	m := &maker{ts: ts, dir: ts.MkAbs("made")}
 	ts.Check(os.Mkdir(m.dir, 0o700))
-	m.write("snp_report.bin", m.read(snpData))
+	m.guests()
 	m.collateral()
 	m.sample()
 	m.fleet()
@@ -98,6 +99,18 @@ func (m *maker) signed(chain []byte, tcbInfo, qeIdentity string) verify.Collater
 	m.ts.Check(c.SetTCBInfo(m.data(tcbInfo)))
 	m.ts.Check(c.SetQEIdentity(m.data(qeIdentity)))
 	return c
+}
+
+// guests writes a SEV-SNP report with its certificates in one file, and the
+// collateral of TDX quotes.
+func (m *maker) guests() {
+	for _, name := range []string{"tdx_quote_collateral.json", "tdx_quote_outdated_collateral.json"} {
+		m.write(name, m.read(filepath.Join(tdxData, name)))
+	}
+	m.write("snp_report.bin", m.read(filepath.Join(snpData, "attestation.bin")))
+	vcek := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.read(filepath.Join(snpData, "vcek.testcer"))})
+	m.write("snp.pem", append(vcek, m.read(filepath.Join(snpData, "milan.testcer"))...))
+	m.write("snp-vlek.pem", append(vcek, m.read(filepath.Join(snpData, "milanvlek.testcer"))...))
 }
 
 func (m *maker) collateral() {

@@ -6,17 +6,22 @@ import (
 	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/attest/snp"
+	"github.com/ehsm-kms/ehsm/internal/attest/tdx"
 )
 
 // Hints that several refusals share.
 const (
-	hintRefetch  = "fetch the collateral of this machine again"
-	hintOther    = "this collateral is of another kind of machine: fetch that for the FMSPC and the PCK CA that ehsm attest show prints"
-	hintExpired  = "fetch the collateral again; --at verifies an old quote for the time at which it was made"
-	hintEarly    = "set the clock of this machine, or --at to a later time"
-	hintForged   = "the file is damaged or forged: get it from its source again, and do not trust what it says"
-	hintRevoked  = "Intel has withdrawn its trust: do not give this machine any secret"
-	hintQuoteNew = "update the platform software (quoting enclave) of the machine and make a new quote"
+	hintRefetch         = "fetch the collateral of this machine again"
+	hintOther           = "this collateral is of another kind of machine: fetch that for the FMSPC and the PCK CA that ehsm attest show prints"
+	hintExpired         = "fetch the collateral again; --at verifies an old quote for the time at which it was made"
+	hintEarly           = "set the clock of this machine, or --at to a later time"
+	hintForged          = "the file is damaged or forged: get it from its source again, and do not trust what it says"
+	hintRevoked         = "Intel has withdrawn its trust: do not give this machine any secret"
+	hintGuest           = "if you know this guest, add its measurements to the policy's guests"
+	hintGuestDebug      = "the host can read the memory of a guest in debug mode: start it without"
+	hintGuestMigratable = "whoever migrates the guest can read its memory: start it without that permission"
+	hintQuoteNew        = "update the platform software (quoting enclave) of the machine and make a new quote"
 )
 
 // attestHint says what to do about a refused quote.
@@ -25,9 +30,8 @@ func attestHint(step string, err error) string {
 		err  error
 		hint string
 	}{
-		{sgx.ErrTDX, "this build verifies SGX quotes of version 3 only"},
-		{errSNP, "this build verifies SGX quotes of version 3 only"},
-		{sgx.ErrVersion, "this build verifies SGX quotes of version 3 only; is the file a raw or hex quote?"},
+		{sgx.ErrTDX, "TDX quotes of versions 4 and 5 are verified"},
+		{sgx.ErrVersion, "SGX quotes of version 3, TDX quotes of versions 4 and 5, and SEV-SNP reports are verified; is the file one, raw or in hex?"},
 		{sgx.ErrCertType, "have the machine's quote provider put the PCK certificate chain into its quotes (certification data of type 5)"},
 		{verify.ErrUnknownRoot, "the machine is vouched for by somebody else than Intel; --root names another root, if you know and trust it"},
 		{verify.ErrSimulated, "a simulated platform protects nothing; only a policy with allow_sim accepts it, for development"},
@@ -50,6 +54,7 @@ func attestHint(step string, err error) string {
 		{verify.ErrQERevoked, hintQuoteNew},
 		{verify.ErrQELevel, hintQuoteNew},
 		{verify.ErrNoTCBLevel, "the machine is older than all that Intel lists: update its BIOS and microcode"},
+		{verify.ErrDocumentID, "SGX and TDX have each TCB info and a QE identity of its own: fetch those for this kind of quote"},
 		{verify.ErrDocumentVersion, "fetch TCB info of version 3 and QE identity of version 2, from version 4 of Intel's service"},
 		{validate.ErrReportData, "the quote is old, or was made for somebody else: ask for a new one, over your own challenge"},
 		{validate.ErrDebug, "the host can read the memory of a debug enclave: run the release build"},
@@ -58,6 +63,26 @@ func attestHint(step string, err error) string {
 		{validate.ErrPlatform, "if the machine is yours, add its PPID to the policy's platforms"},
 		{validate.ErrEvaluation, "fetch newer collateral (update=standard or early), or lower the policy's min_evaluation_number"},
 		{validate.ErrStatus, "update the machine's BIOS and microcode; or, if each advisory does no harm here, say so in the policy's accept with the reason"},
+		{tdx.ErrModuleRevoked, "Intel has withdrawn its trust in this TDX module: update it"},
+		{tdx.ErrModuleLevel, "the TDX module is older than all that Intel lists: update it"},
+		{tdx.ErrModuleUnknown, "fetch newer collateral; if that does not know the TDX module either, do not trust it"},
+		{tdx.ErrDebug, hintGuestDebug},
+		{snp.ErrDebug, hintGuestDebug},
+		{tdx.ErrMigratable, hintGuestMigratable},
+		{snp.ErrMigratable, hintGuestMigratable},
+		{tdx.ErrGuest, hintGuest},
+		{snp.ErrGuest, hintGuest},
+		{snp.ErrReportData, "the report is old, or was made for somebody else: ask for a new one, over your own challenge"},
+		{snp.ErrChip, "if the machine is yours, add its chip id to the policy's chips"},
+		{snp.ErrTCBMinimum, "update the machine's firmware, or lower the policy's min_tcb"},
+		{snp.ErrUnrevocable, "add the CRL of the ARK to the collateral, or say without_crl in the policy"},
+		{snp.ErrUnknownRoot, "the chip is vouched for by somebody else than AMD; --root names another root, if you know and trust it"},
+		{snp.ErrChipID, "these certificates are of another chip: get the VCEK of this one from AMD's key distribution service"},
+		{snp.ErrTCB, "the VCEK is for another TCB: get that for the reported TCB from AMD's key distribution service"},
+		{snp.ErrCRLDates, "get the CRL again; --at verifies an old report for the time at which it was made"},
+		{snp.ErrCertDates, "get the certificates again; --at verifies an old report for the time at which it was made"},
+		{snp.ErrRevoked, "AMD has withdrawn its trust: do not give this machine any secret"},
+		{snp.ErrSigner, "a VLEK names a provider and not a chip: have the machine's owner turn it off"},
 	} {
 		if errors.Is(err, row.err) {
 			return row.hint
@@ -70,8 +95,8 @@ func attestHint(step string, err error) string {
 func stepHint(step string) string {
 	switch step {
 	case verify.StepParse.String():
-		return "is the file complete, and a raw or hex SGX quote of version 3?"
-	case verify.StepPCKChain.String(), verify.StepSGXExtension.String(), verify.StepQEReport.String(), verify.StepQuoteSignature.String():
+		return "is the file complete, and one quote or report, raw or in hex?"
+	case verify.StepPCKChain.String(), snp.StepRoot.String(), snp.StepChip.String(), snp.StepSignature.String(), verify.StepSGXExtension.String(), verify.StepQEReport.String(), verify.StepQuoteSignature.String():
 		return hintForged
 	case verify.StepCRL.String(), verify.StepTCBInfo.String(), verify.StepQEIdentity.String(), verify.StepTCBLevel.String():
 		return hintRefetch
@@ -86,6 +111,17 @@ func policyStep(err error) string {
 		step string
 	}{
 		{validate.ErrReportData, "report-data"},
+		{snp.ErrReportData, "report-data"},
+		{tdx.ErrDebug, "debug"},
+		{snp.ErrDebug, "debug"},
+		{tdx.ErrMigratable, "migration"},
+		{snp.ErrMigratable, "migration"},
+		{snp.ErrVMPL, "vmpl"},
+		{tdx.ErrGuest, "guest"},
+		{snp.ErrGuest, "guest"},
+		{snp.ErrChip, "platform"},
+		{snp.ErrTCBMinimum, "tcb-status"},
+		{snp.ErrUnrevocable, "revocation"},
 		{validate.ErrDebug, "debug"},
 		{validate.ErrEnclave, "enclave"},
 		{validate.ErrSVN, "svn"},

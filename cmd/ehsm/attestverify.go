@@ -17,8 +17,8 @@ func newAttestShow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show FILE",
 		Short: "Show what a quote says, and with collateral its TCB status",
-		Long: `show prints the enclave, the machine and the quoting enclave of an SGX quote,
-which may be binary or hex digits. Without --collateral that is only what the
+		Long: `show prints the enclave, the machine and the quoting enclave of an SGX quote, or
+what a TDX quote or a SEV-SNP report says. The file may be binary or hex digits. Without --collateral that is only what the
 file says of itself: anybody can write such a file.
 
 With --collateral the quote is verified as "attest verify" does it without a
@@ -33,7 +33,7 @@ verify.`,
 				return err
 			}
 			v := judge(e)
-			if v.Quote == nil { // nothing to show
+			if v.Quote == nil && v.Guest == nil { // nothing to show
 				return v.err()
 			}
 			v.Wanted = nil
@@ -50,12 +50,14 @@ func newAttestVerify(a *app) *cobra.Command {
 		Use:   "verify [FILE --collateral BUNDLE]",
 		Short: "Check that a service or a quote is genuine, and one that you want",
 		Long: `verify answers two questions, one after the other, about the service of --url or
-of your profile, or about an SGX quote in a file:
+of your profile, or about an SGX quote, a TDX quote or a SEV-SNP report in a file:
 
 genuine: did a quoting enclave on a machine, both of which Intel vouches for,
-  sign it? Checked are all certificates, CRLs, signatures and dates.
-wanted: does the policy accept this enclave, on this machine, with this TCB
-  status? Without --policy that is not asked, and the exit code is that of the
+  sign it? Checked are all certificates, CRLs, signatures and dates. Of a SEV-SNP
+  report: did a chip that AMD vouches for sign it? Its collateral is PEM: VCEK,
+  ASK, ARK and the CRL of the ARK.
+wanted: does the policy accept this enclave or guest, on this machine, with this
+  TCB status? Without --policy that is not asked, and the exit code is that of the
   first question. Grace periods of a policy are for machines that a service has
   admitted before; here a machine is judged as a new one.
 
@@ -145,11 +147,15 @@ type verdict struct {
 	Platform string     `json:"acceptedPlatform,omitempty"` // entry of the policy
 	Compared bool       `json:"reportDataCompared"`
 	Quote    *quoteView `json:"quote,omitempty"`
+	Guest    *guestView `json:"guest,omitempty"` // instead of Quote, for TDX and SEV-SNP
 	TCB      *tcbView   `json:"tcb,omitempty"`
 }
 
 // judge answers both questions as far as the evidence allows.
 func judge(e *evidence) *verdict {
+	if isGuest(e.raw) {
+		return judgeGuest(e)
+	}
 	v := &verdict{File: e.file, At: e.options.Now, Root: e.rootName, Wanted: &finding{Answer: answerUnknown, Reason: "not shown to be genuine"}}
 	if e.policy == nil {
 		v.Wanted = &finding{Answer: answerUnasked, Reason: "no --policy"}
@@ -164,7 +170,7 @@ func judge(e *evidence) *verdict {
 		return v
 	}
 	if e.collateral == nil {
-		v.Genuine = finding{Answer: answerUnasked, Reason: "no --collateral; the file says this of itself"}
+		v.Genuine = unverified()
 		return v
 	}
 	r, err := verify.Verify(e.raw, *e.collateral, e.options)

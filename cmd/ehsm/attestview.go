@@ -143,6 +143,9 @@ func (v *verdict) text() string {
 	if v.Quote != nil {
 		v.Quote.write(&b)
 	}
+	if v.Guest != nil {
+		v.Guest.write(&b)
+	}
 	return b.String()
 }
 
@@ -157,7 +160,11 @@ func (v *verdict) wantedText() string {
 	if v.Wanted.Answer != answerYes {
 		return v.Wanted.text()
 	}
-	text := fmt.Sprintf("yes, as enclave %q on ", v.Enclave)
+	what := "enclave"
+	if v.Guest != nil {
+		what = "guest"
+	}
+	text := fmt.Sprintf("yes, as %s %q on ", what, v.Enclave)
 	if v.Platform == "" {
 		text += "any platform"
 	} else {

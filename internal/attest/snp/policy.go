@@ -93,10 +93,11 @@ func parsePolicy(b []byte) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.Only("format", "guests", "chips", "any_chip", "min_tcb", "without_crl")
+	// First, as it tells the user most.
 	if format := n.Member("format").Text(); n.Err() == nil && format != PolicyFormat {
 		return nil, fmt.Errorf("format %q, want %q", format, PolicyFormat)
 	}
+	n.Only("format", "guests", "chips", "any_chip", "min_tcb", "without_crl")
 	p := new(Policy)
 	for name, flag := range map[string]*bool{"any_chip": &p.AnyChip, "without_crl": &p.WithoutCRL} {
 		if n.Has(name) {

@@ -71,10 +71,11 @@ func parsePolicy(b []byte) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.Only(append(validate.MachineMembers(), "format", "guests")...)
+	// First, as it tells the user most.
 	if format := n.Member("format").Text(); n.Err() == nil && format != PolicyFormat {
 		return nil, fmt.Errorf("format %q, want %q", format, PolicyFormat)
 	}
+	n.Only(append(validate.MachineMembers(), "format", "guests")...)
 	p := new(Policy)
 	if err := p.readGuests(n); err != nil {
 		return nil, err
