@@ -30,8 +30,8 @@ type attack struct {
 // TestHostAttacker plays all attacks. TestMutants removes the checks of the core
 // one at a time and expects this test to fail each time.
 func TestHostAttacker(t *testing.T) {
-	d := newDomain(t)
-	for _, group := range [][]attack{forgeries, mixtures, rollbacks, lies, replayAttacks, confusions, listings, sweeps, inspections} {
+	d, _ := newQuoteDomain(t)
+	for _, group := range [][]attack{forgeries, mixtures, rollbacks, lies, replayAttacks, confusions, listings, sweeps, inspections, quoteAttacks} {
 		for _, a := range group {
 			t.Run(a.name, func(t *testing.T) {
 				if a.run(newAttacker(t, d)) {

@@ -1,8 +1,10 @@
 package core
 
 import (
+	"math/big"
 	"testing"
 
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/issue"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -10,7 +12,7 @@ import (
 // what it says does not hold really does not. When one of these fails, the
 // document promises too little.
 func TestDocumentedLimits(t *testing.T) {
-	d := newDomain(t)
+	d, _ := newQuoteDomain(t)
 	for _, tt := range []attack{
 		{"a new core accepts an older record", func(a *attacker) bool {
 			key, before := a.disabled(0)
@@ -45,6 +47,18 @@ func TestDocumentedLimits(t *testing.T) {
 			delete(a.rows, a.alice.keyRecord(key))
 			states, _ := a.listed(0, a.alice)
 			return states != nil && len(states) == 0
+		}},
+		{"a new core accepts collateral from before a TCB recovery", func(a *attacker) bool {
+			q := a.quoter()
+			quoted, older := q.quote(a.t), q.stated(a.t)
+			a.judged(0, quoted, q.stated(a.t, number(21)))
+			return !a.judged(0, quoted, older) && a.judged(a.start(), quoted, older)
+		}},
+		{"revocation lists from before a revocation, while they are in force", func(a *attacker) bool {
+			q := a.quoter()
+			quoted, older := q.quote(a.t), q.stated(a.t)
+			revoked := q.stated(a.t, func(t *issue.Terms) { t.RevokedPCKs = []*big.Int{q.machine.PCK.Cert.SerialNumber} })
+			return !a.judged(0, quoted, revoked) && a.judged(0, quoted, older)
 		}},
 		{"an unsigned action chosen by who holds the request back", func(a *attacker) bool {
 			return a.succeeds(0, "DeleteKey", a.alice.body(named(a.alice.createKey())))

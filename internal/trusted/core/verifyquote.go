@@ -121,7 +121,7 @@ func (j *judge) learn(a anchor, c verify.Collateral, err error) {
 	var e *verify.Error
 	errors.As(err, &e)
 	late := e != nil && e.Step == verify.StepTCBLevel
-	if !late && !errors.Is(err, verify.ErrQERevoked) && !errors.Is(err, verify.ErrQELevel) {
+	if !late && !errors.Is(err, verify.ErrQERevoked) && !errors.Is(err, verify.ErrQELevel) { // check: learn-verified
 		return
 	}
 	if is, err := c.Contents(); err == nil {
