@@ -17,7 +17,8 @@ import (
 // ErrSettings is wrapped by the errors for settings that cannot be used.
 var ErrSettings = errors.New("unusable collateral source")
 
-// ServiceOptions say which service to ask, and how.
+// ServiceOptions say which service to ask, and how. A proxy is taken from the
+// environment, as http.ProxyFromEnvironment does.
 type ServiceOptions struct {
 	// URL is where the service is: https, with or without /sgx/certification/v4.
 	// Default for a PCS: IntelPCS. A PCCS has none.
