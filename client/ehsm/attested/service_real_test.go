@@ -1,0 +1,73 @@
+package attested_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/client/ehsm"
+	"github.com/ehsm-kms/ehsm/client/ehsm/attested"
+	"github.com/ehsm-kms/ehsm/client/ehsmtest"
+)
+
+// TestRealService verifies the real service, core and all, on the simulated
+// platform: first whatever it is, then exactly that.
+func TestRealService(t *testing.T) {
+	kms := ehsmtest.New(t)
+	stranger, err := ehsm.New(ehsm.Config{URL: kms.URL, Fingerprint: kms.Fingerprint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	first := attested.Verifier{InsecureSkipPolicy: true, AnyDomain: true, AllowSim: true}
+	r, err := first.Verify(t.Context(), stranger)
+	if err != nil || !r.Simulated || r.Wanted {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	pinned := func(measurement string) *attested.Policy {
+		p, err := attested.ParsePolicy(fmt.Appendf(nil, `{"format":"ehsm-sgx-policy/v1","allow_sim":true,
+			"enclaves":[{"name":"core","mrenclave":%q}],"platforms":[{"name":"here","ppid":%q}]}`, measurement, r.PlatformID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	v := attested.Verifier{Policy: pinned(r.Measurement), Domain: r.DomainID}
+	if again, err := v.Verify(t.Context(), stranger); err != nil || again.Machine != "here" || again.Instance != r.Instance {
+		t.Errorf("pinned: got %+v, %v", again, err)
+	}
+	for name, row := range map[string]struct {
+		change func(*attested.Verifier)
+		kind   error
+	}{
+		"simulation is not allowed": {func(v *attested.Verifier) { v.Policy, v.InsecureSkipPolicy = nil, true }, attested.ErrSimulated},
+		"another program":           {func(v *attested.Verifier) { v.Policy = pinned(r.Signer) }, attested.ErrNotWanted},
+		"another domain":            {func(v *attested.Verifier) { v.Domain[0] ^= 1 }, attested.ErrDomain},
+	} {
+		v := v
+		row.change(&v)
+		if _, err := v.Verify(t.Context(), stranger); !errors.Is(err, row.kind) {
+			t.Errorf("%s: got %v, want %v", name, err, row.kind)
+		}
+	}
+	verifyNative(t, kms.Client, &v, r)
+}
+
+// verifyNative asks the service for a quote of the older kind, which names no
+// instance, and judges it by the same policy.
+func verifyNative(t *testing.T, c *ehsm.Client, v *attested.Verifier, r *attested.Report) {
+	challenge := []byte("a challenge of this test")
+	answer, err := c.GenerateQuote(context.Background(), challenge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := attested.Native{Challenge: challenge, Quote: answer.Quote, DomainID: r.DomainID, HPKEPublicKey: answer.HPKEPublicKey}
+	if native, err := v.VerifyNative(t.Context(), c, n); err != nil || string(native.HPKEPublicKey) != string(r.HPKEPublicKey) {
+		t.Errorf("native: got %+v, %v", native, err)
+	}
+	n.Challenge = []byte("another challenge")
+	if _, err := v.VerifyNative(t.Context(), c, n); !errors.Is(err, attested.ErrChallenge) {
+		t.Errorf("native, other challenge: got %v", err)
+	}
+}
