@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/issue"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 )
 
@@ -179,7 +180,20 @@ func TestLostAndDamagedCertificates(t *testing.T) {
 	}
 	kept := map[string][]byte{pck: read(t, pck), fleet: read(t, fleet)}
 	elsewhere := filepath.Join(t.TempDir(), "other")
-	openWith(t, filepath.Join(t.TempDir(), "sim"), Options{Fleet: elsewhere})
+	strangers := filepath.Join(t.TempDir(), "sim")
+	stranger := openWith(t, strangers, Options{Fleet: elsewhere})
+	forged := *stranger.p.quoter // a leaf of another CA below this fleet's certificates
+	forged.Chain = quote.EncodeChain(forged.PCK.Cert.Raw, machine.p.fleet.PCKCA.Cert.Raw, machine.p.fleet.Root.Cert.Raw)
+	forgedPCK, err := forged.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed := *machine.p.quoter // its own leaf below another fleet's certificates
+	mixed.Chain = quote.EncodeChain(mixed.PCK.Cert.Raw, stranger.p.fleet.PCKCA.Cert.Raw, stranger.p.fleet.Root.Cert.Raw)
+	mixedPCK, err := mixed.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, row := range map[string]struct {
 		damage func() error
 		o      Options
@@ -195,6 +209,9 @@ func TestLostAndDamagedCertificates(t *testing.T) {
 		"PCK open":          {func() error { return os.Chmod(pck, 0o604) }, Options{}},
 		"PCK too long":      {func() error { return os.Truncate(pck, maxPEM+1) }, Options{}},
 		"PCK a directory":   {func() error { return errors.Join(os.Remove(pck), os.Mkdir(pck, 0o700)) }, Options{}},
+		"PCK of another CA": {func() error { return os.WriteFile(pck, forgedPCK, 0o600) }, Options{}},
+		"mixed chain":       {func() error { return os.WriteFile(pck, mixedPCK, 0o600) }, Options{}},
+		"PCK of a stranger": {func() error { return os.WriteFile(pck, read(t, filepath.Join(strangers, pckFile)), 0o600) }, Options{}},
 		"fleet a directory": {func() error { return errors.Join(os.Remove(fleet), os.Mkdir(fleet, 0o700)) }, Options{}},
 	} {
 		if err := row.damage(); err != nil {
@@ -220,7 +237,10 @@ func TestLostAndDamagedCertificates(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, FleetDir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenWith(dir, 1, 2, Options{}); err == nil {
+	if _, err := OpenWith(dir, 1, 2, Options{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a lost fleet: got %v, want ErrNotExist", err)
+	}
+	if _, err := os.Lstat(fleet); err == nil {
 		t.Error("a lost fleet: the machine makes another one")
 	}
 	if err := os.Remove(pck); err != nil {

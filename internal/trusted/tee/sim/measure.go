@@ -61,8 +61,7 @@ func MeasureFile(path string) (Program, error) {
 	return Measure(exe, path)
 }
 
-// Measure measures an executable that is open, from its start, with the files
-// beside its path. The path must still lead to it. A signature that is not for
+// Measure measures an executable that is open, with the files beside its path. The path must still lead to it. A signature that is not for
 // it is an error. Errors: ErrProgram, ErrSignature, ErrEnvironment.
 func Measure(exe *os.File, path string) (Program, error) {
 	p, err := measureUnsigned(exe, path)
@@ -108,18 +107,18 @@ func measureUnsigned(exe *os.File, path string) (p Program, err error) {
 	if _, err := ParseEnvironment(p.Environment); err != nil {
 		return p, fmt.Errorf("%s: %w", path+EnvironmentSuffix, err)
 	}
-	p.Measurement, err = measurement(exe, opened.Size(), p.Environment)
+	p.Measurement, err = measurement(io.NewSectionReader(exe, 0, opened.Size()+1), opened.Size(), p.Environment)
 	return p, err
 }
 
-// measurement is MRENCLAVE of an executable of size bytes.
+// measurement is MRENCLAVE of an executable, which must have size bytes.
 func measurement(exe io.Reader, size int64, environment []byte) (sum [32]byte, err error) {
 	h := sha256.New()
 	io.WriteString(h, measurementLabel)
 	var length [8]byte
 	binary.BigEndian.PutUint64(length[:], uint64(size))
 	h.Write(length[:])
-	n, err := io.Copy(h, io.LimitReader(exe, size+1))
+	n, err := io.Copy(h, exe)
 	if err != nil {
 		return sum, fmt.Errorf("%w: %w", ErrProgram, err)
 	}

@@ -172,8 +172,13 @@ func TestMeasuresOnlyWhatThePathLeadsTo(t *testing.T) {
 		t.Errorf("the executable is gone: got %v, want ErrProgram", err)
 	}
 	write(t, path, "an executable")
-	if _, err := Measure(exe, path); !errors.Is(err, ErrProgram) {
+	if _, err := Measure(exe, path); !errors.Is(err, ErrProgram) || !strings.Contains(err.Error(), "another file") {
 		t.Errorf("a copy is in its place: got %v, want ErrProgram", err)
+	}
+	for _, size := range []int64{2, 4} {
+		if _, err := measurement(strings.NewReader("abc"), size, nil); !errors.Is(err, ErrProgram) {
+			t.Errorf("three bytes instead of %d: got %v, want ErrProgram", size, err)
+		}
 	}
 }
 

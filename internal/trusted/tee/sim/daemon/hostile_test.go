@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -192,6 +193,39 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	if !strings.Contains(s.log.String(), "too many") {
 		t.Errorf("the log has %s", s.log)
+	}
+}
+
+// The pid of a process that has ended may be another's by now: here it is ours,
+// which executes what was measured.
+func TestEndedProcess(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), role+"=sleep")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{pid: os.Getpid(), fd: fd, exe: exe}
+	defer p.close()
+	if err := p.check(); err != nil {
+		t.Errorf("a process that lives: %v", err)
+	}
+	if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.check(); !errors.Is(err, ErrChanged) {
+		t.Errorf("a process that has ended: got %v, want ErrChanged", err)
 	}
 }
 

@@ -27,13 +27,13 @@ var (
 // A peer is the process at the other end of a connection. The kernel says which
 // it is; its own bytes are not asked.
 type peer struct {
-	pid, uid int
-	fd       int      // pidfd: says whether the process lives, never of another with its pid
-	exe      *os.File // once measured; open, so that nothing else gets its inode
-	known    bool     // it has proved that it speaks
+	pid   int
+	fd    int      // pidfd: says whether the process lives, never of another with its pid
+	exe   *os.File // once measured; open, so that nothing else gets its inode
+	known bool     // it has proved that it speaks
 }
 
-// newPeer asks the kernel who connected. Errors: ErrOwner, ErrChanged.
+// newPeer asks the kernel who connected, which must be a process of uid. Errors: ErrOwner, ErrChanged.
 func newPeer(conn *net.UnixConn, uid int) (*peer, error) {
 	cred, err := credentials(conn)
 	if err != nil {
@@ -49,7 +49,7 @@ func newPeer(conn *net.UnixConn, uid int) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: process %d: %w", ErrChanged, cred.Pid, err)
 	}
-	return &peer{pid: int(cred.Pid), uid: uid, fd: fd}, nil
+	return &peer{pid: int(cred.Pid), fd: fd}, nil
 }
 
 func credentials(conn *net.UnixConn) (cred *unix.Ucred, err error) {
@@ -152,7 +152,7 @@ func (r reader) Read(b []byte) (int, error) {
 		return 0, fmt.Errorf("%w: %d control messages", ErrSender, len(messages))
 	}
 	cred, err := unix.ParseUnixCredentials(&messages[0])
-	if err != nil || int(cred.Pid) != r.peer.pid || int(cred.Uid) != r.peer.uid {
+	if err != nil || int(cred.Pid) != r.peer.pid {
 		return 0, fmt.Errorf("%w: want process %d", ErrSender, r.peer.pid)
 	}
 	return n, nil

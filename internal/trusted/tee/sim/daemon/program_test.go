@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 // programs are what this test binary is in other processes. Each prints its
 // result, or the refusal it got.
 var programs = map[string]func(args []string) (string, error){
+	"sleep":           sleep,
 	"measurement":     measurement,
 	"identity":        identity,
 	"sealkey":         sealKey,
@@ -48,6 +50,12 @@ func dial(socket string) (*remote.Machine, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	return remote.Dial(ctx, socket, 1, 2)
+}
+
+// sleep ends with its input.
+func sleep([]string) (string, error) {
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return "", err
 }
 
 func measurement(args []string) (string, error) {

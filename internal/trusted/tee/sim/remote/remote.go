@@ -73,7 +73,7 @@ func load(ctx context.Context, socket string, product, svn uint16) (_ *net.UnixC
 			conn.Close()
 		}
 	}()
-	if err := ownDaemon(conn); err != nil {
+	if err := ownDaemon(conn, os.Geteuid()); err != nil {
 		return nil, l, err
 	}
 	nonce, err := exchange(ctx, conn, protocol.Request{Op: protocol.OpHello, Product: product, SVN: svn})
@@ -92,8 +92,8 @@ func load(ctx context.Context, socket string, product, svn uint16) (_ *net.UnixC
 	return conn, l, err
 }
 
-// ownDaemon refuses a listener of another user, who would learn what is sealed.
-func ownDaemon(conn *net.UnixConn) error {
+// ownDaemon refuses a listener that is not of uid, who would learn what is sealed.
+func ownDaemon(conn *net.UnixConn, uid int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -105,8 +105,8 @@ func ownDaemon(conn *net.UnixConn) error {
 	}); err != nil || failed != nil {
 		return errors.Join(err, failed)
 	}
-	if int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %d, this is %d", ErrOwner, cred.Uid, os.Geteuid())
+	if int(cred.Uid) != uid {
+		return fmt.Errorf("%w: %d, this is %d", ErrOwner, cred.Uid, uid)
 	}
 	return nil
 }
