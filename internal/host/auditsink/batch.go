@@ -65,8 +65,10 @@ type gather struct {
 }
 
 // flushed takes note of a flush that has ended: what it took, how many it was
-// for and how many wait already.
+// for and how many wait already. With a disk that syncs in 0.13 ms and both
+// processors busy, 4 times that is what 16 clients need to come back: 2 times
+// gives flushes of 10, 4 times of 15, and replies are sooner as well.
 func (g *gather) flushed(now time.Time, took time.Duration, puts, waiting int) {
 	g.expect = max(puts+waiting, g.expect-(g.expect+3)/4)
-	g.until = now.Add(min(2*took, maxGather))
+	g.until = now.Add(min(4*took, maxGather))
 }

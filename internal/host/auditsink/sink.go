@@ -44,14 +44,15 @@ type Options struct {
 
 // Stats is what a sink has done since it was opened.
 type Stats struct {
-	Entries  uint64 // taken
-	Bytes    uint64 // on disk
-	Flushes  uint64 // writes that reached the disk, each with one fsync or more
-	Files    uint64 // created
-	Gaps     uint64 // times that entries were written although one before them was missing
-	Late     uint64 // Puts with entries that came after their place had been given up
-	Buffered int    // bytes waiting in memory
-	Failed   bool   // the sink cannot write
+	Entries  uint64        // taken
+	Bytes    uint64        // on disk
+	Flushes  uint64        // writes that reached the disk, each with one fsync or more
+	Files    uint64        // created
+	Gaps     uint64        // times that entries were written although one before them was missing
+	Late     uint64        // Puts with entries that came after their place had been given up
+	Buffered int           // bytes waiting in memory
+	Lag      time.Duration // age of the oldest entry that waits in memory
+	Failed   bool          // the sink cannot write
 }
 
 // A Sink writes audit entries to spool files. Its methods are safe for
@@ -269,6 +270,9 @@ func (s *Sink) Stats() Stats {
 	defer s.mu.Unlock()
 	st := s.stats
 	st.Buffered, st.Failed = s.buffered(), s.err != nil
+	if st.Buffered > 0 {
+		st.Lag = time.Since(s.since)
+	}
 	return st
 }
 
