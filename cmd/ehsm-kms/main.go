@@ -23,6 +23,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
 	"github.com/ehsm-kms/ehsm/internal/host/collateral"
 	"github.com/ehsm-kms/ehsm/internal/host/coreclient"
+	"github.com/ehsm-kms/ehsm/internal/host/metrics"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 	"github.com/ehsm-kms/ehsm/internal/host/rest"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -137,7 +138,19 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err erro
 	if fetcher != nil {
 		background = append(background, fetcher.Run)
 	}
-	h := rest.New(r, checks(core, db, sink), rest.Options{MaxBody: settings.MaxBody, Log: log, Collateral: own})
+	m := metrics.New(metrics.Sources{
+		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats, Core: core.Connected,
+	})
+	if settings.Metrics != "" {
+		serve, err := listenMetrics(settings.Metrics, m, stderr)
+		if err != nil {
+			return err
+		}
+		background = append(background, serve)
+	}
+	h := rest.New(r, checks(core, db, sink), rest.Options{
+		MaxBody: settings.MaxBody, Log: log, Collateral: own, Observe: m.Observe,
+	})
 	fmt.Fprintf(stderr, "ehsm-kms: serves https://%s\n", ln.Addr())
 	return serveUntilDone(ctx, func(ctx context.Context) error {
 		return rest.Serve(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, h, limits(settings), log)

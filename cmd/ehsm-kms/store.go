@@ -9,6 +9,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
+	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/host/store/migrations"
 	"github.com/ehsm-kms/ehsm/internal/host/store/postgres"
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
@@ -19,6 +20,7 @@ type database interface {
 	relay.Store
 	relay.Sweeps
 	Ping(context.Context) error
+	Stats() store.Stats
 	Close() error
 }
 

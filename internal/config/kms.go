@@ -15,6 +15,7 @@ type KMS struct {
 	Database         string // SQLite file, or URL of a PostgreSQL database
 	DatabasePassword string // file, for PostgreSQL
 	Audit            string // directory of the audit trail
+	Metrics          string // host:port of /metrics, "" for none
 	TLSCert          string // PEM file, certificate first
 	TLSKey           string // PEM file
 
@@ -42,6 +43,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_DATABASE_CONNECTIONS", "16", "connections to the PostgreSQL database for requests; two more follow its changes", number(&c.DatabaseConnections, 2)},
 		{"EHSM_KMS_STALE_GRACE", "1s", "with PostgreSQL: how long after it was last asked for the changes of other nodes remembered rows count; the bound on how late a disabled key is refused here", span(&c.StaleGrace)},
 		{"EHSM_KMS_AUDIT", "/var/lib/ehsm/audit", "directory of the audit trail", text(&c.Audit)},
+		{"EHSM_KMS_METRICS", "", "host:port for /metrics, plain HTTP; empty: there are none", text(&c.Metrics)},
 		{"EHSM_KMS_TLS_CERT", "", "PEM file of the server's certificate and its chain", text(&c.TLSCert)},
 		{"EHSM_KMS_TLS_KEY", "", "PEM file of its private key", text(&c.TLSKey)},
 		{"EHSM_CONFIG_OPENSSL_CRT", "", "the certificate itself, base64 of PEM, in place of EHSM_KMS_TLS_CERT", encoded(&c.certPEM)},

@@ -213,6 +213,15 @@ func (c *Client) adopt(info wire.Info) {
 	}
 }
 
+// Connected describes the core at the other end of a connection; false: there is
+// none now.
+func (c *Client) Connected() (wire.Info, bool) {
+	if s := c.pick(nil); s != nil {
+		return s.info, true
+	}
+	return wire.Info{}, false
+}
+
 // crowd is how many calls may be open on a connection before others go to the
 // next one.
 const crowd = 16

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
+	"github.com/ehsm-kms/ehsm/internal/host/metrics"
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 	"github.com/ehsm-kms/ehsm/internal/host/rest"
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
@@ -157,7 +158,19 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 	s.url = scheme + "://" + ln.Addr().String()
 	source := machineSource{machine, o.clock()}
 	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: source})
-	checks := []rest.Check{
+	m := metrics.New(metrics.Sources{
+		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats,
+		Core: func() (wire.Info, bool) { return s.Info, true },
+	})
+	h := rest.New(r, checks(db, sink), rest.Options{Log: o.Log, Collateral: source, Observe: m.Observe, Metrics: m.Handler()})
+	s.run(ctx, stack, func(ctx context.Context) error { return rest.Serve(ctx, ln, config, h, rest.Limits{}, o.Log) },
+		func(ctx context.Context) { r.Run(ctx, db) })
+	return s, nil
+}
+
+// checks are what /readyz asks.
+func checks(db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
+	return []rest.Check{
 		{Name: "store", Probe: db.Ping},
 		{Name: "audit", Probe: func(context.Context) error {
 			if sink.Stats().Failed {
@@ -166,10 +179,6 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 			return nil
 		}},
 	}
-	h := rest.New(r, checks, rest.Options{Log: o.Log, Collateral: source})
-	s.run(ctx, stack, func(ctx context.Context) error { return rest.Serve(ctx, ln, config, h, rest.Limits{}, o.Log) },
-		func(ctx context.Context) { r.Run(ctx, db) })
-	return s, nil
 }
 
 // run serves until ctx ends or Close is called. Background work ends after the

@@ -133,6 +133,17 @@ func (c *rowCache) clear() {
 	}
 }
 
+// size is how many rows are remembered.
+func (c *rowCache) size() (n int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		n += len(s.young) + len(s.old)
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // get finds a row and keeps it young. The caller must hold s.mu.
 func (s *cacheShard) get(id wire.RecordID) (cached, bool) {
 	if row, ok := s.young[id]; ok {

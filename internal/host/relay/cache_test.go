@@ -79,11 +79,7 @@ func TestCacheIsBounded(t *testing.T) {
 			t.Fatalf("a row in constant use is dropped after %d others", i)
 		}
 	}
-	n := 0
-	for i := range c.shards {
-		n += len(c.shards[i].young) + len(c.shards[i].old)
-	}
-	if n > size {
+	if n := c.size(); n > size || n < size/2 {
 		t.Errorf("got %d rows, want at most %d", n, size)
 	}
 }

@@ -209,6 +209,7 @@ func (x *exchange) refs(ctx context.Context) error {
 		}
 	}
 	x.call.Records = refs
+	x.relay.remembered.Add(1)
 	return nil
 }
 
@@ -224,6 +225,7 @@ func (x *exchange) fresh(ctx context.Context, all bool) error {
 			ids = append(ids, id)
 		}
 	}
+	x.relay.reads.Add(1)
 	since := x.relay.rows.epoch.Load()
 	rows, err := x.relay.read(ctx, ids)
 	if err != nil {

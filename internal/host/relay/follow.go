@@ -30,7 +30,15 @@ type follower struct {
 	grace time.Duration
 	began time.Time
 	until atomic.Int64 // since began, in nanoseconds
-	lag   atomic.Int64 // nanoseconds that the last answer was waited for
+}
+
+// lag is the time since the changes of other nodes were last known.
+func (f *follower) lag() time.Duration {
+	if f.feed == nil {
+		return 0
+	}
+	known := time.Duration(f.until.Load()) - f.grace
+	return time.Since(f.began) - max(known, 0)
 }
 
 func newFollower(feed Feed, grace time.Duration) *follower {
@@ -96,7 +104,6 @@ func (r *Relay) poll(ctx context.Context, limit time.Duration) error {
 	case len(ids) > 0:
 		r.rows.forget(ids)
 	}
-	f.lag.Store(int64(time.Since(asked)))
 	f.until.Store(int64(asked.Add(f.grace).Sub(f.began)))
 	return nil
 }

@@ -148,10 +148,13 @@ type Relay struct {
 
 	inside  atomic.Int64  // requests being served
 	entries atomic.Uint64 // audit entries since the start, without checkpoints
-	rows    *rowCache
-	hints   *hints
-	sweeps  chan struct{} // has room for one signal: something is due
-	turns   turns
+
+	remembered, reads atomic.Uint64 // requests by where their rows came from
+
+	rows   *rowCache
+	hints  *hints
+	sweeps chan struct{} // has room for one signal: something is due
+	turns  turns
 
 	follower *follower
 

@@ -35,16 +35,24 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock that replies are held by. Default time.Now.
 	Now func() time.Time
+	// Observe is told of every request of the API: its action, as the client
+	// wrote it, the code of the reply, and how long it took. Default: nobody is.
+	Observe func(action string, code int, took time.Duration)
+	// Metrics serves /metrics. Default: there is no such path.
+	Metrics http.Handler
 	// Collateral is that of this node's own platform. Default: there is none.
 	Collateral Collateral
 }
 
 const defaultMaxBody = 100 << 10 // bytes; "100 kB" of the native API as existing servers count it
 
-// A Handler serves /ehsm, /healthz, /readyz and /attestation/collateral.
+// A Handler serves /ehsm, /healthz, /readyz, /attestation/collateral and, if
+// there are any, /metrics.
 type Handler struct {
 	relay      Relay
 	collateral Collateral // nil: none
+	observe    func(action string, code int, took time.Duration)
+	metrics    http.Handler // nil: none
 	maxBody    int
 	log        *slog.Logger
 	now        func() time.Time
@@ -74,7 +82,7 @@ func New(r Relay, checks []Check, opts Options) *Handler {
 		opts.Now = time.Now
 	}
 	return &Handler{
-		relay: r, collateral: opts.Collateral, maxBody: opts.MaxBody, log: opts.Log, now: opts.Now,
+		relay: r, collateral: opts.Collateral, observe: opts.Observe, metrics: opts.Metrics, maxBody: opts.MaxBody, log: opts.Log, now: opts.Now,
 		hold: newHolder(opts.Now), ready: newReadiness(checks, opts.Log),
 		idPrefix: rand.Text()[:8] + "-",
 		header:   fixedHeader{json: []string{"application/json; charset=utf-8"}, noStore: []string{"no-store"}},
@@ -93,6 +101,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.write(w, status, body, "")
 	case r.URL.Path == collateralPath:
 		h.serveCollateral(w, r)
+	case r.URL.Path == "/metrics" && h.metrics != nil:
+		h.metrics.ServeHTTP(w, r)
 	default:
 		h.write(w, http.StatusNotFound, notFound, "")
 	}
@@ -116,15 +126,20 @@ func isAPI(path string) bool {
 // serveAPI answers one request of the API.
 func (h *Handler) serveAPI(w http.ResponseWriter, r *http.Request) {
 	req := relay.Request{ID: h.newID(), Action: actionOf(r), Get: r.Method == http.MethodGet}
+	began, code := time.Now(), http.StatusInternalServerError
 	defer func() {
 		if p := recover(); p != nil {
 			h.log.ErrorContext(r.Context(), "request panicked", "request", req.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			h.write(w, http.StatusOK, relay.Internal().Body, "")
 		}
+		if h.observe != nil {
+			h.observe(req.Action, code, time.Since(began))
+		}
 	}()
 	buf := h.buffer()
 	defer h.release(buf)
 	if refusal := h.read(r, &req, buf); refusal != nil {
+		code = http.StatusBadRequest
 		h.write(w, http.StatusOK, refusal, "")
 		return
 	}
@@ -134,6 +149,7 @@ func (h *Handler) serveAPI(w http.ResponseWriter, r *http.Request) {
 		h.hold.wait(reply.Release)
 	}
 	h.write(w, http.StatusOK, reply.Body, reply.Sign)
+	code = reply.Code
 }
 
 // actionOf returns the value of the query parameter Action.

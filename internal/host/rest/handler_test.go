@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -262,31 +264,82 @@ func TestIdenticalRequestsInARow(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	var log bytes.Buffer
-	broken := map[string]error{}
-	check := func(name string) Check {
-		return Check{name, func(context.Context) error { return broken[name] }}
-	}
-	h := New(relayFunc(echo), []Check{check("core"), check("store"), check("audit")},
-		Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	want := func(status int, body string) {
-		t.Helper()
-		if w := send(h, "GET", "/readyz", nil); w.Code != status || w.Body.String() != body {
-			t.Errorf("got HTTP %d %s, want %d %s", w.Code, w.Body, status, body)
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		broken, asked := map[string]error{}, 0
+		check := func(name string) Check {
+			return Check{name, func(context.Context) error { asked++; return broken[name] }}
 		}
+		h := New(relayFunc(echo), []Check{check("store")}, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		want := func(status int, body string) {
+			t.Helper()
+			if w := send(h, "GET", "/readyz", nil); w.Code != status || w.Body.String() != body {
+				t.Errorf("got HTTP %d %s, want %d %s", w.Code, w.Body, status, body)
+			}
+		}
+		well, failing := `{"checks":{"store":"ok"},"ready":true}`, `{"checks":{"store":"failing"},"ready":false}`
+		want(200, well)
+		broken["store"] = errors.New("/secret/path is gone")
+		for range 100 { // anybody may ask, as often as he likes
+			want(200, well)
+		}
+		if asked != 1 {
+			t.Errorf("the check was asked %d times at one moment", asked)
+		}
+		time.Sleep(probeAge + 1)
+		want(503, failing)
+		time.Sleep(probeAge + 1)
+		want(503, failing)
+		delete(broken, "store")
+		time.Sleep(probeAge + 1)
+		want(200, well)
+		if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "/secret/path") {
+			t.Errorf("got %d lines:\n%s", n, &log)
+		}
+		if w := send(h, "GET", "/healthz", nil); w.Code != 200 || w.Body.String() != `{"status":"ok"}` {
+			t.Errorf("healthz: got HTTP %d %s", w.Code, w.Body)
+		}
+	})
+}
+
+func TestReadinessOfManyParts(t *testing.T) {
+	gone := errors.New("gone")
+	checks := []Check{
+		{"audit", func(context.Context) error { return nil }},
+		{"core", func(context.Context) error { return gone }},
+		{"store", func(context.Context) error { return nil }},
 	}
-	want(200, `{"checks":{"audit":"ok","core":"ok","store":"ok"},"ready":true}`)
-	broken["store"] = errors.New("/secret/path is gone")
-	want(503, `{"checks":{"audit":"ok","core":"ok","store":"failing"},"ready":false}`)
-	want(503, `{"checks":{"audit":"ok","core":"ok","store":"failing"},"ready":false}`)
-	delete(broken, "store")
-	want(200, `{"checks":{"audit":"ok","core":"ok","store":"ok"},"ready":true}`)
-	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "/secret/path") {
-		t.Errorf("got %d lines:\n%s", n, &log)
+	w := send(New(relayFunc(echo), checks, Options{}), "GET", "/readyz", nil)
+	if want := `{"checks":{"audit":"ok","core":"failing","store":"ok"},"ready":false}`; w.Code != 503 || w.Body.String() != want {
+		t.Errorf("got HTTP %d %s, want 503 %s", w.Code, w.Body, want)
 	}
-	broken["core"] = errors.New("gone")
-	if w := send(h, "GET", "/healthz", nil); w.Code != 200 || w.Body.String() != `{"status":"ok"}` {
-		t.Errorf("healthz: got HTTP %d %s", w.Code, w.Body)
+}
+
+func TestObserve(t *testing.T) {
+	var got []string
+	h := New(relayFunc(func(_ context.Context, r relay.Request) (relay.Reply, error) {
+		if r.Action == "Panic" {
+			panic("at the disco")
+		}
+		return relay.Reply{Code: 429, Body: []byte("{}")}, nil
+	}), nil, Options{
+		Observe: func(action string, code int, took time.Duration) {
+			got = append(got, fmt.Sprint(action, " ", code, " ", took >= 0))
+		},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "numbers") }),
+	})
+	send(h, "POST", "/ehsm?Action=Encrypt", strings.NewReader("{}"))
+	send(h, "PUT", "/ehsm?Action=Encrypt", nil)
+	send(h, "POST", "/ehsm?Action=Panic", strings.NewReader("{}"))
+	send(h, "GET", "/readyz", nil) // not of the API
+	if want := []string{"Encrypt 429 true", "Encrypt 400 true", "Panic 500 true"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if w := send(h, "GET", "/metrics", nil); w.Body.String() != "numbers" {
+		t.Errorf("/metrics: got %s", w.Body)
+	}
+	if w := send(New(relayFunc(echo), nil, Options{}), "GET", "/metrics", nil); w.Code != 404 {
+		t.Errorf("/metrics where there are none: got HTTP %d", w.Code)
 	}
 }
 

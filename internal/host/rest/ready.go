@@ -15,7 +15,11 @@ type Check struct {
 	Probe func(context.Context) error
 }
 
-const probeTimeout = 2 * time.Second
+const (
+	probeTimeout = 2 * time.Second
+	// probeAge is how long a verdict serves others who ask: anybody may.
+	probeAge = 250 * time.Millisecond
+)
 
 // readiness runs checks for /readyz. It shows names and verdicts to everybody,
 // causes only to the log, and those only when a verdict changes.
@@ -25,15 +29,32 @@ type readiness struct {
 
 	mu      sync.Mutex
 	failing map[string]bool
+
+	asking sync.Mutex // held while the checks run
+	at     time.Time  // of the last verdict
+	status int
+	body   []byte
 }
 
 func newReadiness(checks []Check, log *slog.Logger) *readiness {
 	return &readiness{checks: checks, log: log, failing: map[string]bool{}}
 }
 
-// check probes everything and returns HTTP status 200 if all is well, else 503,
-// with {"ready":bool,"checks":{name:"ok"|"failing"}}.
+// check returns the verdict of this moment, or one that is hardly older.
 func (r *readiness) check(ctx context.Context) (status int, body []byte) {
+	r.asking.Lock()
+	defer r.asking.Unlock()
+	if r.at.IsZero() || time.Since(r.at) > probeAge {
+		// Not for one caller alone: who goes away must not leave a verdict behind.
+		r.status, r.body = r.probe(context.WithoutCancel(ctx))
+		r.at = time.Now()
+	}
+	return r.status, r.body
+}
+
+// probe asks everything and returns HTTP status 200 if all is well, else 503,
+// with {"ready":bool,"checks":{name:"ok"|"failing"}}.
+func (r *readiness) probe(ctx context.Context) (status int, body []byte) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	errs := make([]error, len(r.checks))

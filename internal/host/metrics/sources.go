@@ -1,0 +1,122 @@
+package metrics
+
+import (
+	"encoding/hex"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
+	"github.com/ehsm-kms/ehsm/internal/host/relay"
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Sources tell the state of the parts of a manager at this moment.
+type Sources struct {
+	Version string
+	Store   func() store.Stats
+	Audit   func() auditsink.Stats
+	Relay   func() relay.Stats
+	// Core describes the core that serves now; false: none.
+	Core func() (wire.Info, bool)
+}
+
+// A state is what all sources told at one moment.
+type state struct {
+	version string
+	store   store.Stats
+	audit   auditsink.Stats
+	relay   relay.Stats
+	core    wire.Info
+	there   bool
+}
+
+// A reading is a metric that is read from the state.
+type reading struct {
+	Metric
+	read   func(*state) float64
+	labels func(*state) []string // nil: none
+}
+
+const (
+	counter = "counter"
+	gauge   = "gauge"
+)
+
+// readings is the table of everything but requests.
+func readings() []reading {
+	one := func(name, kind, help string, read func(*state) float64) reading {
+		return reading{Metric: Metric{Name: name, Kind: kind, Help: help}, read: read}
+	}
+	return []reading{
+		{Metric{"ehsm_info", gauge, []string{"version", "platform", "simulated", "domain", "instance"},
+			"Always 1. What serves: with simulated=\"true\" no hardware protects the keys."},
+			func(*state) float64 { return 1 },
+			func(s *state) []string {
+				return []string{s.version, s.core.Platform, text(s.core.Simulated), hex.EncodeToString(s.core.Domain[:]), s.core.Instance.String()}
+			}},
+		one("ehsm_core_up", gauge, "1: a core is connected.", func(s *state) float64 { return flag(s.there) }),
+		one("ehsm_requests_inside", gauge, "Requests being served now.", func(s *state) float64 { return float64(s.relay.Inside) }),
+		one("ehsm_requests_inside_limit", gauge, "How many may be served at a time; further ones are busy.", func(s *state) float64 { return float64(s.relay.Limit) }),
+		one("ehsm_row_cache_hits_total", counter, "Requests whose rows were all remembered.", func(s *state) float64 { return float64(s.relay.Remembered) }),
+		one("ehsm_row_cache_misses_total", counter, "Times that rows were read from the store for a request.", func(s *state) float64 { return float64(s.relay.Read) }),
+		one("ehsm_row_cache_rows", gauge, "Rows remembered.", func(s *state) float64 { return float64(s.relay.Rows) }),
+		one("ehsm_consistency_lag_seconds", gauge, "Time since the changes of other nodes were last known; 0 with a store of one node.", func(s *state) float64 { return s.relay.Lag.Seconds() }),
+		one("ehsm_consistency_stale", gauge, "1: it is over the grace, so remembered rows do not count.", func(s *state) float64 { return flag(s.relay.Stale) }),
+		one("ehsm_store_stored_total", counter, "Changes stored.", func(s *state) float64 { return float64(s.store.Stored) }),
+		one("ehsm_store_conflicts_total", counter, "Changes that met others and were repeated by the manager.", func(s *state) float64 { return float64(s.store.Conflicts) }),
+		one("ehsm_store_replayed_total", counter, "Changes refused because the request had been used before, here or on another node.", func(s *state) float64 { return float64(s.store.Replayed) }),
+		one("ehsm_store_failed_total", counter, "Calls that ended in an error of the database, the disk or the network.", func(s *state) float64 { return float64(s.store.Failed) }),
+		one("ehsm_store_repeated_total", counter, "Changes that PostgreSQL gave up in favour of others and that were tried again.", func(s *state) float64 { return float64(s.store.Repeated) }),
+		one("ehsm_store_batches_total", counter, "Transactions of SQLite, each synced once.", func(s *state) float64 { return float64(s.store.Batches) }),
+		one("ehsm_store_waiting", gauge, "Changes that wait for SQLite's writer.", func(s *state) float64 { return float64(s.store.Waiting) }),
+		one("ehsm_store_connections", gauge, "Connections to PostgreSQL.", func(s *state) float64 { return float64(s.store.Connections) }),
+		one("ehsm_store_connections_busy", gauge, "Connections to PostgreSQL in use.", func(s *state) float64 { return float64(s.store.Busy) }),
+		one("ehsm_store_bytes", gauge, "Size of the SQLite file.", func(s *state) float64 { return float64(s.store.FileBytes) }),
+		one("ehsm_audit_entries_total", counter, "Audit entries taken.", func(s *state) float64 { return float64(s.audit.Entries) }),
+		one("ehsm_audit_bytes_total", counter, "Bytes of the audit trail written to disk.", func(s *state) float64 { return float64(s.audit.Bytes) }),
+		one("ehsm_audit_flushes_total", counter, "Writes of the audit trail, each synced.", func(s *state) float64 { return float64(s.audit.Flushes) }),
+		one("ehsm_audit_buffered_bytes", gauge, "Bytes of the audit trail that are not on disk yet.", func(s *state) float64 { return float64(s.audit.Buffered) }),
+		one("ehsm_audit_lag_seconds", gauge, "Age of the oldest audit entry that is not on disk yet.", func(s *state) float64 { return s.audit.Lag.Seconds() }),
+		one("ehsm_audit_gaps_total", counter, "Times that entries were written although one before them was missing.", func(s *state) float64 { return float64(s.audit.Gaps) }),
+		one("ehsm_audit_failed", gauge, "1: the audit trail cannot be written, so requests are refused.", func(s *state) float64 { return flag(s.audit.Failed) }),
+	}
+}
+
+// A collector reads all sources once for each scrape.
+type collector struct {
+	sources  Sources
+	readings []reading
+	descs    []*prometheus.Desc
+}
+
+func newCollector(s Sources) *collector {
+	c := &collector{sources: s, readings: readings()}
+	for _, r := range c.readings {
+		c.descs = append(c.descs, prometheus.NewDesc(r.Name, r.Help, r.Labels, nil))
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s := &state{version: c.sources.Version, store: c.sources.Store(), audit: c.sources.Audit(), relay: c.sources.Relay()}
+	s.core, s.there = c.sources.Core()
+	for i, r := range c.readings {
+		kind, labels := prometheus.GaugeValue, []string(nil)
+		if r.Kind == counter {
+			kind = prometheus.CounterValue
+		}
+		if r.labels != nil {
+			labels = r.labels(s)
+		}
+		ch <- prometheus.MustNewConstMetric(c.descs[i], kind, r.read(s), labels...)
+	}
+}
