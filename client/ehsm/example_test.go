@@ -139,3 +139,24 @@ func ExampleClient_GetSecretValue() {
 	password := secret.Value.Expose() // this is it
 	_ = password
 }
+
+// A service judges the quote of another enclave, which must be of a policy.
+func ExampleClient_VerifyQuote() {
+	ctx := context.Background()
+	client, err := ehsm.New(ehsm.Config{URL: "https://kms.example:9000", CAFile: "ca.pem", AppID: os.Getenv("EHSM_APPID"), APIKey: ehsm.NewAPIKey(os.Getenv("EHSM_APIKEY"))})
+	if err != nil {
+		log.Fatal(err)
+	}
+	quote, err := os.ReadFile("peer.quote")
+	if err != nil {
+		log.Fatal(err)
+	}
+	verdict, err := client.VerifyQuote(ctx, quote, os.Getenv("POLICY_ID"))
+	switch {
+	case ehsm.IsQuoteRefused(err):
+		log.Fatal("the peer is not what it should be")
+	case err != nil:
+		log.Fatal(err)
+	}
+	fmt.Println(verdict.MREnclave, verdict.TCBStatus)
+}
