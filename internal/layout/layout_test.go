@@ -39,12 +39,13 @@ var rules = []struct {
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
 	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted"}},
 	{"internal/layout", nil},
+	{"internal/harden", []string{"internal/harden"}},
 	{"deploy", nil},
 	{"test", []string{"api", "client", "internal", "test"}},
-	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/host/dev", "internal/host/collateral", "cmd/ehsm"}},
-	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/wire", "internal/host"}},
-	{"cmd/ehsm-simtee", []string{"api", "internal/config", "internal/wire", "internal/trusted/tee", "internal/trusted/secret", "internal/attest"}},
-	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
+	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/harden", "internal/host/dev", "internal/host/collateral", "cmd/ehsm"}},
+	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/host"}},
+	{"cmd/ehsm-simtee", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted/tee", "internal/trusted/secret", "internal/attest"}},
+	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted"}},
 }
 
 type pkg struct {
