@@ -34,7 +34,7 @@ func newAttest(a *app) *cobra.Command {
 		Short: "Read and verify quotes of SGX enclaves and TDX guests, and SEV-SNP reports",
 		Example: `  ehsm attest show quote.bin
   ehsm attest verify quote.bin --collateral collateral.json --policy policy.json`,
-	}, newAttestShow(a), newAttestVerify(a), newAttestCollateral(a),
+	}, newAttestShow(a), newAttestVerify(a), newAttestAcceptance(a), newAttestCollateral(a),
 		newAttestQuote(a), newAttestCheck(a), newAttestDoctor(a))
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ehsm": main})
+	testscript.Main(m, map[string]func(){"ehsm": main, "acceptcore": fakeCore})
 }
 
 // TestScripts runs ehsm as its users do, against a real service.
@@ -35,13 +35,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"kms":     startKMS,
-			"vectors": vectors,
-			"setenv":  setenv,
-			"flip":    flip,
-			"size":    size,
-			"mode":    mode,
-			"files":   files,
+			"kms":           startKMS,
+			"vectors":       vectors,
+			"acceptmachine": acceptancePlatform,
+			"reword":        reword,
+			"setenv":        setenv,
+			"flip":          flip,
+			"size":          size,
+			"mode":          mode,
+			"files":         files,
 		},
 		RequireUniqueNames: true,
 	})
