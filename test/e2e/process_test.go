@@ -31,21 +31,27 @@ type process struct {
 	err    error
 }
 
-// spawn starts a program. The caller ends it; it is killed just before the
-// deadline of the test binary, so that none is left behind.
+// spawn starts one of the programs under test. The caller ends it; it is killed
+// just before the deadline of the test binary, so that none is left behind.
 func spawn(t testing.TB, out *output, env []string, name string, args ...string) *process {
+	t.Helper()
+	return spawnFile(t, out, env, filepath.Join(bin, name), args...)
+}
+
+// spawnFile is spawn for any executable.
+func spawnFile(t testing.TB, out *output, env []string, path string, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	if d, ok := deadline(t); ok {
 		ctx, cancel = context.WithDeadline(context.Background(), d.Add(-5*time.Second))
 	}
-	p := &process{name: name, out: out, exited: make(chan struct{})}
-	p.cmd = exec.CommandContext(ctx, filepath.Join(bin, name), args...)
+	p := &process{name: filepath.Base(path), out: out, exited: make(chan struct{})}
+	p.cmd = exec.CommandContext(ctx, path, args...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = env, out, out
 	p.cmd.WaitDelay = time.Second
 	if err := p.cmd.Start(); err != nil {
 		cancel()
-		t.Fatalf("start %s: %v", name, err)
+		t.Fatalf("start %s: %v", path, err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
