@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A bench is a simulated machine on which acceptance runs are made.
+// An acceptanceBench is a simulated machine on which acceptance runs are made.
 type acceptanceBench struct {
 	dir string
 	env []string
@@ -18,13 +18,12 @@ type acceptanceBench struct {
 
 func newAcceptanceBench(t *testing.T) *acceptanceBench {
 	t.Helper()
-	g := &target{dir: t.TempDir(), out: newOutput(), parts: map[string]*process{}}
 	dir, err := os.MkdirTemp("", "ehsm-e2e-*") // short: paths of unix sockets are limited
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	g.dir = dir
+	g := &target{dir: dir, out: newOutput(), parts: map[string]*process{}}
 	g.launch(t, partTEE)
 	t.Cleanup(func() {
 		if err := g.stop(partTEE); err != nil {
@@ -179,7 +178,7 @@ func TestAcceptanceOfAServingMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.env = append(b.env, "EHSM_CORE_DOMAIN="+domain)
-	if out, err := b.run("ehsm-core"); err == nil || !strings.Contains(out, "beside other files") {
+	if out, err := b.run("ehsm-core"); err == nil || !strings.Contains(out, "in the directory of a domain") {
 		t.Errorf("the core: got %v\n%s", err, out)
 	}
 }

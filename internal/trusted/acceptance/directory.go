@@ -10,10 +10,11 @@ import (
 	"path/filepath"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/acceptance"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 )
 
-// ErrDomain says that a directory with an acceptance request has more in it.
-var ErrDomain = errors.New("an acceptance request lies beside other files; remove it to serve the domain")
+// ErrDomain says that an acceptance request lies where a domain is.
+var ErrDomain = errors.New("an acceptance request lies in the directory of a domain; remove it to serve the domain")
 
 // RunAsked runs an acceptance if the domain directory dir holds a request for
 // one, writes the statement to out as one line, and reports whether it was asked.
@@ -30,12 +31,10 @@ func RunAsked(ctx context.Context, c Config, dir string, out io.Writer) (asked b
 	if err != nil {
 		return true, fmt.Errorf("read the acceptance request: %w", err)
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return true, fmt.Errorf("read the directory of the acceptance request: %w", err)
-	}
-	if len(entries) != 1 {
-		return true, fmt.Errorf("%w: %s", ErrDomain, dir)
+	for _, name := range []string{domainkey.GenesisFile, domainkey.BundleFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return true, fmt.Errorf("%w: %s has %s", ErrDomain, dir, name)
+		}
 	}
 	q, err := acceptance.DecodeRequest(b)
 	if err != nil {
