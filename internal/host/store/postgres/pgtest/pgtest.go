@@ -145,6 +145,32 @@ func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://ehsm@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
 
+// Configure appends to the server's configuration, which counts from the next
+// Start on, and puts files beside it that only the server may read.
+func (s *Server) Configure(text string, files map[string][]byte) error {
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString("\n" + text + "\n"); err != nil {
+		return err
+	}
+	for name, content := range files {
+		path := filepath.Join(s.data(), name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return err
+		}
+		if s.cred == nil {
+			continue
+		}
+		if err := os.Chown(path, int(s.cred.Uid), int(s.cred.Gid)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Addr is where the server listens.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
