@@ -50,6 +50,26 @@ func describe(table []setting) string {
 	return b.String()
 }
 
+// Markdown lists the settings of both programs for docs/settings.md.
+func Markdown() string {
+	var b strings.Builder
+	for _, program := range []struct {
+		name  string
+		table []setting
+	}{{"ehsm-kms", new(KMS).table()}, {"ehsm-core", new(Core).table()}} {
+		fmt.Fprintf(&b, "## %s\n\n| variable | default | meaning |\n|---|---|---|\n", program.name)
+		for _, s := range program.table {
+			normal := ""
+			if s.normal != "" {
+				normal = "`" + s.normal + "`"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.name, normal, strings.ReplaceAll(s.meaning, "|", "\\|"))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
 func text(v *string) func(string) error {
 	return func(s string) error { *v = s; return nil }
 }
