@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ehsm-kms/ehsm/client/ehsm"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/host/collateral"
 )
@@ -103,26 +104,37 @@ func newCollateralFetch(a *app) *cobra.Command {
 	var p pick
 	var f sourceFlags
 	var form, out string
+	var service bool
 	cmd := &cobra.Command{
-		Use:   "fetch (--quote FILE | --fmspc HEX --ca CA) -o FILE",
-		Short: "Fetch collateral from a PCCS or from Intel",
+		Use:   "fetch (--quote FILE | --fmspc HEX --ca CA | --service) -o FILE",
+		Short: "Fetch collateral from Intel, a PCCS, or a service of ours",
 		Long: `fetch asks the caching service (PCCS) of --pccs, or Intel's own service, which
-needs no key, for the collateral of one kind of machine. What comes must parse
-and be of that kind; whether it is Intel's is for "attest verify" to say.
+needs no key, for the collateral of one kind of machine. With --service it asks
+the eHSM-KMS of --url or your profile for that of its own machine. What comes
+must parse and be of that kind; whether it is Intel's is for "attest verify" to
+say.
 
 A PCCS often has a certificate of its own making: --ca-file names it. The file is
 JSON if its name ends in .json or with --format json, and a bundle otherwise.`,
 		Example: `  ehsm attest collateral fetch --quote quote.bin -o collateral.json
+  ehsm attest collateral fetch --service -o collateral.json
   ehsm attest collateral fetch --fmspc 00606a000000 --ca platform \
       --pccs https://localhost:8081 --ca-file pccs.pem -o machines.bundle`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if service {
+				if p != (pick{}) || f != (sourceFlags{}) {
+					return usagef("--service excludes --quote, --fmspc, --ca and the flags of other sources")
+				}
+				return a.fetchOwn(cmd.Context(), form, out)
+			}
 			f.caFile = a.caFile
 			return a.fetchCollateral(cmd.Context(), p, f, form, out)
 		},
 	}
 	p.flags(cmd)
 	flags := cmd.Flags()
+	flags.BoolVar(&service, "service", false, "ask the service of --url or the profile for its own")
 	flags.StringVar(&f.pccs, "pccs", "", "`URL` of a caching service to ask instead of Intel's")
 	flags.StringVar(&f.apiKeyFile, "api-key-file", "", "`file` with a subscription key of Intel's service, if you have one")
 	flags.BoolVar(&f.early, "early", false, "what Intel publishes early, before operators had time to update machines")
@@ -141,7 +153,7 @@ func (a *app) fetchCollateral(ctx context.Context, p pick, f sourceFlags, form, 
 		return err
 	}
 	if !ok {
-		return withHint(usagef("of which machine? neither --quote nor --fmspc"), "ehsm attest show QUOTE prints FMSPC and CA of a machine")
+		return withHint(usagef("of which machine? neither --quote nor --fmspc, nor --service"), "ehsm attest show QUOTE prints FMSPC and CA of a machine")
 	}
 	if form, err = chooseForm(form, out); err != nil {
 		return err
@@ -156,6 +168,33 @@ func (a *app) fetchCollateral(ctx context.Context, p pick, f sourceFlags, form, 
 	}
 	return a.writeCollateral([]verify.Collateral{c}, form, out)
 }
+
+// fetchOwn asks the service of the settings for the collateral of its machine.
+func (a *app) fetchOwn(ctx context.Context, form, out string) error {
+	form, err := chooseForm(form, out)
+	if err != nil {
+		return err
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	b, err := client.Collateral(ctx)
+	if errors.Is(err, ehsm.ErrNoCollateral) {
+		return withHint(err, hintOwn)
+	}
+	if err != nil {
+		return err
+	}
+	all, err := collateral.Decode(b)
+	if err != nil {
+		return withHint(fmt.Errorf("read the collateral of the service: %s", printable(err.Error())), "is that the address of an eHSM-KMS?")
+	}
+	return a.writeCollateral(all, form, out)
+}
+
+const hintOwn = "have its operator configure a source of collateral, and look at its log; or fetch it from Intel or a PCCS"
 
 // fetchHint says what to do if collateral was not to be had.
 func fetchHint(err error, pccs bool) string {
@@ -384,7 +423,7 @@ func (a *app) exportCollateral(ctx context.Context, path string, p pick, form, o
 	}
 	if ok {
 		if all, err = choose(all, q); err != nil {
-			return withHint(fmt.Errorf("read %s: %w", path, err), "ehsm attest collateral show "+quote(path))
+			return withHint(fmt.Errorf("read %s: %w", path, err), "ehsm attest collateral show "+shellWord(path))
 		}
 	}
 	return a.writeCollateral(all, form, out)

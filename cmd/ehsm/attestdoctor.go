@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
+	"github.com/ehsm-kms/ehsm/client/ehsm"
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 )
 
@@ -119,13 +121,15 @@ type doctor struct {
 	now      time.Time
 	sections []section
 
-	url        string
-	served     *served            // evidence of the service
-	collateral *verify.Collateral // for it
-	contents   *verify.Contents   // of the collateral
-	policy     *validate.Policy
-	policyErr  error
-	verdict    *verdict
+	url       string
+	client    *ehsm.Client
+	kind      attest.Kind
+	evidence  *evidence         // of the service, and what it is judged by
+	simRoot   *x509.Certificate // that it names, if it is simulated
+	contents  *verify.Contents  // of the collateral for SGX
+	warnings  []string          // of the policy
+	policyErr error
+	verdict   *verdict
 }
 
 func (d *doctor) add(name string, checks []check) {

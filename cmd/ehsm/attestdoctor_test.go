@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"net/http"
 	"strings"
@@ -9,8 +10,10 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/attest/snp"
 )
 
 func TestDoctor(t *testing.T) {
@@ -55,9 +58,9 @@ func TestDoctor(t *testing.T) {
 		"a PCCS that is away": {args: append(sim, "--pccs", "https://127.0.0.1:1"), want: exitError, stdout: []string{"PROBLEM  source: https://127.0.0.1:1: ", "-> is that the address of the PCCS"}},
 		"collateral ended":    {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.Next = time.Now().Add(-time.Hour) }, stdout: []string{"PROBLEM  TCB info: issued ", ": over", "PROBLEM  crl: ", "PROBLEM  collateral: if it is not refreshed, the TCB info ends first, ", "skipped  tcb-info: "}},
 		"collateral ends":     {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.Next = time.Now().Add(50 * time.Hour) }, stdout: []string{"ok       TCB info: ", "ok       tcb-level: ", "PROBLEM  collateral: ", ": 2 days left", "-> see that its source is reached and refreshed"}},
-		"from the future":     {args: append(sim, "--at", "2020-01-01"), want: exitError, stdout: []string{"PROBLEM  TCB info: issued ", "which is in the future", "-> set the clock of this machine"}},
+		"from the future":     {args: append(sim, "--at", "2020-01-01"), want: exitError, stdout: []string{"PROBLEM  TCB info: issued ", "which is in the future", "-> is the clock of this machine right?"}},
 		"out of date": {args: append(sim, "--policy", "@wanted.json"), want: exitError, edit: func(s *fakeService) {
-			s.terms.Status, s.terms.Advisories, s.terms.NewerDate = verify.OutOfDate, []string{"SIM-SA-1"}, s.terms.Issued.Add(-9*24*time.Hour)
+			s.terms.Status, s.terms.Advisories, s.terms.NewerDate = verify.OutOfDate, []string{"SIM-SA-1"}, s.terms.Issued.Add(-9*24*time.Hour+time.Hour)
 		}, stdout: []string{"ok       tcb-level: ", "PROBLEM  tcb-status: TCB status is not accepted: OutOfDate with [SIM-SA-1]", "PROBLEM  TCB: OutOfDate since ", "the grace period of 30 days ends ", ": 20 days left", "-> update the BIOS and microcode"}},
 		"out of date for long": {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.Status, s.terms.Advisories = verify.OutOfDate, []string{"SIM-SA-1"} }, stdout: []string{"PROBLEM  TCB: OutOfDate since ", ": over"}},
 		"hardening": {args: sim, want: exitOK, edit: func(s *fakeService) {
@@ -100,14 +103,26 @@ func TestDoctorJSON(t *testing.T) {
 	}
 }
 
-// Each step of the verification has its words.
+// Each step of a verification has its words.
 func TestStepWords(t *testing.T) {
-	if len(stepWords) != int(verify.StepTCBLevel) {
-		t.Errorf("got %d steps, want %d", len(stepWords), verify.StepTCBLevel)
-	}
-	for i, s := range stepWords {
-		if int(s.step) != i+1 || s.words == "" {
-			t.Errorf("step %d is %v: %q", i+1, s.step, s.words)
+	for kind, last := range map[attest.Kind]fmt.Stringer{
+		attest.SGXQuote3: verify.StepTCBLevel, attest.TDXQuote4: verify.StepTCBLevel, attest.SNPReport: snp.StepSignature,
+	} {
+		words := stepWords(kind)
+		if got := words[len(words)-1].step; got != last.String() {
+			t.Errorf("%v: last step is %s, want %v", kind, got, last)
 		}
+		for _, s := range words {
+			checks := genuineChecks(&finding{Answer: answerNo, Step: s.step, Reason: "because"}, kind)
+			if n := count([]section{{"", checks}}, stateProblem); n != 1 || len(checks) != len(words) {
+				t.Errorf("%v: %s: got %d problems in %v", kind, s.step, n, checks)
+			}
+		}
+		if checks := genuineChecks(&finding{Answer: answerNo, Step: "other", Reason: "because"}, kind); len(checks) != 1 || checks[0].State != stateProblem {
+			t.Errorf("%v: got %v of an unknown step", kind, checks)
+		}
+	}
+	if got := len(stepWords(attest.SGXQuote3)); got != int(verify.StepTCBLevel) {
+		t.Errorf("got %d steps of DCAP, want %d", got, verify.StepTCBLevel)
 	}
 }

@@ -104,7 +104,7 @@ func madeQuoteOf(r *api.GenerateQuoteResult, file string) (*madeQuote, error) {
 		File: file, Kind: attest.KindOf(r.Quote).String(), Size: len(r.Quote), Challenge: hex.EncodeToString(r.Challenge),
 		Binding: r.ReportDataBinding, ReportData: hex.EncodeToString(data[:]), DomainID: r.DomainID, HPKEKey: hex.EncodeToString(r.HPKEPublicKey),
 	}
-	m.Next = fmt.Sprintf("%s attest verify %s --collateral FILE --policy FILE --report-data %s", program(), quote(file), m.ReportData)
+	m.Next = fmt.Sprintf("%s attest verify %s --collateral collateral.json --policy FILE --report-data %s", program(), shellWord(file), m.ReportData)
 	return m, nil
 }
 
@@ -114,7 +114,7 @@ func (m *madeQuote) text() string {
 	row(&b, "challenge:", "%s, which it binds", m.Challenge)
 	row(&b, "domain:", "%s", m.DomainID)
 	row(&b, "REPORTDATA:", "%s", m.ReportData)
-	fmt.Fprintf(&b, "\nThat it binds all this does not say that it is genuine. To verify it, fetch the collateral\n(%s attest collateral fetch --quote %s -o FILE) and run:\n  %s\n", program(), quote(m.File), m.Next)
+	fmt.Fprintf(&b, "\nThat it binds all this does not say that it is genuine. To verify it:\n  %s attest collateral fetch --service -o collateral.json\n  %s\n", program(), m.Next)
 	return b.String()
 }
 

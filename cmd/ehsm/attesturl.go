@@ -60,11 +60,12 @@ type serviceView struct {
 
 // verifyService asks the service of the settings for evidence and judges it.
 func (a *app) verifyService(ctx context.Context, f serviceFlags) error {
-	v, err := a.verifier(ctx, f)
+	cfg, err := a.settings()
 	if err != nil {
 		return err
 	}
-	cfg, err := a.settings()
+	f.domain = cmp.Or(f.domain, a.domainOf(cfg.URL))
+	v, err := a.verifier(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,10 @@ func (a *app) verifier(ctx context.Context, f serviceFlags) (*attested.Verifier,
 	if f.reportData != "" {
 		return nil, withHint(usagef("--report-data is for files"), "a service is asked with a fresh challenge, which is compared")
 	}
-	v := &attested.Verifier{AllowSim: f.allowSim, Now: func() time.Time { return now }}
+	v := &attested.Verifier{AllowSim: f.allowSim, Now: time.Now} // collateral may be issued while it is fetched
+	if f.at != "" {
+		v.Now = func() time.Time { return now }
+	}
 	if v.AnyDomain = f.domain == ""; !v.AnyDomain {
 		if v.Domain, err = attested.ParseDomain(strings.ToLower(f.domain)); err != nil {
 			return nil, withHint(usagef("--domain: %v", err), "ehsm dev prints it; for others ask the operator")
@@ -185,13 +189,20 @@ func when(t time.Time) *time.Time {
 
 // pinEnclave writes a policy for one enclave on one machine.
 func pinEnclave(mrEnclave, ppid string, simulated bool) json.RawMessage {
-	type entry map[string]string
+	type enclave struct {
+		Name      string `json:"name"`
+		MREnclave string `json:"mrenclave"`
+	}
+	type platform struct {
+		Name string `json:"name"`
+		PPID string `json:"ppid"`
+	}
 	b, err := json.Marshal(struct {
-		Format    string  `json:"format"`
-		Enclaves  []entry `json:"enclaves"`
-		Platforms []entry `json:"platforms"`
-		AllowSim  bool    `json:"allow_sim,omitempty"`
-	}{validate.PolicyFormat, []entry{{"name": "core", "mrenclave": mrEnclave}}, []entry{{"name": "node 1", "ppid": ppid}}, simulated})
+		Format    string     `json:"format"`
+		Enclaves  []enclave  `json:"enclaves"`
+		Platforms []platform `json:"platforms"`
+		AllowSim  bool       `json:"allow_sim,omitempty"`
+	}{validate.PolicyFormat, []enclave{{"core", mrEnclave}}, []platform{{"node 1", ppid}}, simulated})
 	if err != nil {
 		panic(err) // no value of these types fails
 	}
@@ -237,7 +248,20 @@ func serviceHint(e *attested.Error) string {
 	case errors.Is(e, attested.ErrDomain):
 		return "its keys are not those that you know: do not use this service, unless its operator says why"
 	}
-	return attestHint(e.Step, e.Err)
+	return aboutService(attestHint(e.Step, e.Err))
+}
+
+// aboutService puts a hint about files into words about a service.
+func aboutService(hint string) string {
+	switch hint {
+	case hintForged:
+		return "what the service shows is damaged or forged: do not use it"
+	case hintExpired:
+		return "the service has let its collateral expire: have its operator look at the source of it, or name a fresh one with --collateral; is the clock of this machine right?"
+	case hintEarly:
+		return "is the clock of this machine right?"
+	}
+	return hint
 }
 
 // err is nil if all that was asked was answered with yes.
@@ -251,7 +275,11 @@ func (s *serviceAnswer) err() error {
 	case f.Answer == answerYes:
 		return nil
 	}
-	return withHint(fmt.Errorf("%s: %s: %s", what, f.Step, f.Reason), cmp.Or(f.Hint, hintForged))
+	err := fmt.Errorf("%s: %s: %s", what, f.Step, f.Reason)
+	if f.Hint == "" {
+		return err
+	}
+	return withHint(err, f.Hint)
 }
 
 // text renders the answer for people.

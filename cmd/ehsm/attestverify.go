@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -105,7 +106,12 @@ func (a *app) verifyFile(ctx context.Context, file string, f serviceFlags) error
 	if err != nil {
 		return err
 	}
-	e.options.AllowSim = e.options.AllowSim || f.allowSim
+	if f.allowSim {
+		e.options.AllowSim = true
+		if root := simulatedRoot(e.raw); root != nil && f.root == "" {
+			e.options.Roots, e.rootName = []*x509.Certificate{root}, nameOfSimRoot
+		}
+	}
 	return a.emitVerdict(judge(e))
 }
 

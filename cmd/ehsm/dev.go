@@ -119,6 +119,7 @@ func devTenant(ctx context.Context, data string, server *dev.Server) (profile, e
 		}
 	}
 	p.URL, p.Fingerprint, p.Insecure = server.URL(), server.Fingerprint(), server.Fingerprint() == ""
+	p.Domain = hex.EncodeToString(server.Info.Domain[:])
 	if p.AppID != "" {
 		return p, nil
 	}
@@ -179,8 +180,13 @@ func program() string {
 	if strings.Contains(self, string(filepath.Separator)+"go-build") {
 		return "go run ./cmd/ehsm"
 	}
-	if strings.ContainsFunc(self, func(r rune) bool { return r > '~' || strings.ContainsRune(" '\"\\$`&|;<>()*?[]#~!", r) }) {
-		return quote(self)
+	return shellWord(self)
+}
+
+// shellWord returns a file name as one types it in a shell.
+func shellWord(name string) string {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("'\"\\$`&|;<>()*?[]#~!", r) }) {
+		return quote(name)
 	}
-	return self
+	return name
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/attest/snp"
 )
 
 // Warnings of the outlook, before something ends. Services refresh collateral
@@ -33,48 +36,59 @@ func (d *doctor) dated(name string, t time.Time, ahead time.Duration, do, format
 func (d *doctor) collateralChecks(c *verify.Contents) []check {
 	var all []check
 	for _, e := range editions(c) {
-		part := d.dated(e.name, e.Next, 0, hintExpired, "issued %s, in force until", instant(e.Issued))
+		part := d.dated(e.name, e.Next, 0, aboutService(hintExpired), "issued %s, in force until", instant(e.Issued))
 		if d.now.Before(e.Issued) {
-			part = problem(e.name, hintEarly, "issued %s, which is in the future", instant(e.Issued))
+			part = problem(e.name, aboutService(hintEarly), "issued %s, which is in the future", instant(e.Issued))
 		}
 		all = append(all, part)
 	}
 	return all
 }
 
-// stepWords says what a check of verify asks, in the order in which they run.
-var stepWords = [...]struct {
-	step  verify.Step
-	words string
-}{
-	{verify.StepParse, "it is a quote of a kind that can be verified"},
-	{verify.StepPCKChain, "the certificate of the machine comes from a trusted root"},
-	{verify.StepCRL, "neither it nor its CA has been revoked"},
-	{verify.StepSGXExtension, "it says which machine it is for"},
-	{verify.StepQEReport, "the quoting enclave of that machine vouches for its key"},
-	{verify.StepQuoteSignature, "that key has signed the quote"},
-	{verify.StepTCBInfo, "the statement about this kind of machine is signed and in force"},
-	{verify.StepQEIdentity, "the quoting enclave is the one that is known to be good"},
-	{verify.StepTCBLevel, "the machine's firmware is one that the statement lists"},
+// A stepWord says in words what a check of a verification asks.
+type stepWord struct{ step, words string }
+
+// stepWords lists the checks of a kind of evidence in the order in which they run.
+func stepWords(kind attest.Kind) []stepWord {
+	if kind == attest.SNPReport {
+		return []stepWord{
+			{snp.StepParse.String(), "it is a report that can be verified"},
+			{snp.StepRoot.String(), "the certificates come from a trusted root and are in force"},
+			{snp.StepCRL.String(), "nothing of them is known to be revoked"},
+			{snp.StepChip.String(), "they are for this chip and its firmware"},
+			{snp.StepSignature.String(), "that chip has signed the report"},
+		}
+	}
+	return []stepWord{
+		{verify.StepParse.String(), "it is a quote of a kind that can be verified"},
+		{verify.StepPCKChain.String(), "the certificate of the machine comes from a trusted root"},
+		{verify.StepCRL.String(), "neither it nor its CA has been revoked"},
+		{verify.StepSGXExtension.String(), "it says which machine it is for"},
+		{verify.StepQEReport.String(), "the quoting enclave of that machine vouches for its key"},
+		{verify.StepQuoteSignature.String(), "that key has signed the quote"},
+		{verify.StepTCBInfo.String(), "the statement about this kind of machine is signed and in force"},
+		{verify.StepQEIdentity.String(), "the quoting enclave is the one that is known to be good"},
+		{verify.StepTCBLevel.String(), "the machine's firmware is one that the statement lists"},
+	}
 }
 
 // genuineChecks shows the steps of the verification up to the one that failed.
-func genuineChecks(f *finding) []check {
+func genuineChecks(f *finding, kind attest.Kind) []check {
 	var all []check
 	failed := false
-	for _, s := range stepWords {
-		switch name := s.step.String(); {
+	for _, s := range stepWords(kind) {
+		switch {
 		case failed:
-			all = append(all, skipped(name, "%s", s.words))
-		case f.Answer != answerYes && f.Step == name:
+			all = append(all, skipped(s.step, "%s", s.words))
+		case f.Answer != answerYes && f.Step == s.step:
 			failed = true
-			all = append(all, problem(name, f.Hint, "%s", f.Reason))
+			all = append(all, problem(s.step, aboutService(cmp.Or(f.Hint, hintForged)), "%s", f.Reason))
 		default:
-			all = append(all, passed(name, "%s", s.words))
+			all = append(all, passed(s.step, "%s", s.words))
 		}
 	}
 	if f.Answer != answerYes && !failed {
-		all = []check{problem("genuine", f.Hint, "%s", f.Reason)}
+		return []check{problem("genuine", aboutService(cmp.Or(f.Hint, hintForged)), "%s", f.Reason)}
 	}
 	return all
 }
@@ -84,8 +98,11 @@ func genuineChecks(f *finding) []check {
 func (d *doctor) tcbOutlook(t *tcbView) check {
 	const name = "TCB"
 	grace := time.Duration(validate.DefaultTCBGrace)
-	if d.policy != nil {
-		grace = d.policy.TCBGrace
+	switch e := d.evidence; {
+	case e.policy != nil:
+		grace = e.policy.TCBGrace
+	case e.guest.tdxPolicy != nil:
+		grace = e.guest.tdxPolicy.Machines.TCBGrace
 	}
 	switch {
 	case t.OutOfDateSince != nil:
@@ -108,23 +125,27 @@ func days(d time.Duration) string {
 
 // outlook predicts what ends when.
 func (d *doctor) outlook() []check {
-	if d.contents == nil {
+	var all []check
+	if d.contents != nil {
+		first := endsFirst(d.contents)
+		all = append(all,
+			d.dated("collateral", first.Next, soon, "see that its source is reached and refreshed: a fresh one lasts for about 30 days",
+				"if it is not refreshed, the %s ends first,", first.name),
+			d.dated("certificates", d.contents.CertsExpire, near, "fetch the collateral again; if they stay, ask its source", "those in the collateral end"))
+	}
+	if v := d.verdict; v != nil {
+		if v.Quote != nil && v.Quote.Platform != nil {
+			all = append(all, d.dated("machine", v.Quote.Platform.NotAfter, near, "have the machine get a new PCK certificate", "its PCK certificate ends"))
+		}
+		if v.Guest != nil && v.Guest.CertsUntil != nil {
+			all = append(all, d.dated("certificates", *v.Guest.CertsUntil, near, "get those of this chip from AMD's key distribution service again", "the first of them ends"))
+		}
+		if v.TCB != nil {
+			all = append(all, d.tcbOutlook(v.TCB))
+		}
+	}
+	if all == nil {
 		return []check{skipped("dates", "no collateral")}
-	}
-	first := endsFirst(d.contents)
-	all := []check{
-		d.dated("collateral", first.Next, soon, "see that its source is reached and refreshed: a fresh one lasts for about 30 days",
-			"if it is not refreshed, the %s ends first,", first.name),
-		d.dated("certificates", d.contents.CertsExpire, near, "fetch the collateral again; if they stay, ask its source", "those in the collateral end"),
-	}
-	if d.verdict == nil {
-		return all
-	}
-	if q := d.verdict.Quote; q != nil && q.Platform != nil {
-		all = append(all, d.dated("machine", q.Platform.NotAfter, near, "have the machine get a new PCK certificate", "its PCK certificate ends"))
-	}
-	if t := d.verdict.TCB; t != nil {
-		all = append(all, d.tcbOutlook(t))
 	}
 	return all
 }
@@ -139,8 +160,8 @@ func (d *doctor) policyChecks() []check {
 		errors.As(d.policyErr, &h)
 		return []check{problem("file", h.hint, "%v", d.policyErr)}
 	}
-	all := []check{passed("file", "%s names %s and %s", d.flags.policy, number(len(d.policy.Enclaves), "enclave"), machinesOf(d.policy))}
-	for _, w := range d.policy.Warnings() {
+	all := []check{passed("file", "%s%s", d.flags.policy, d.policyWords())}
+	for _, w := range d.warnings {
 		all = append(all, noted("warning", "%s", w))
 	}
 	switch {
@@ -149,7 +170,16 @@ func (d *doctor) policyChecks() []check {
 	case d.verdict.Wanted.Answer == answerYes:
 		return append(all, passed("wanted", "%s", d.verdict.wantedText()))
 	}
-	return append(all, problem(d.verdict.Wanted.Step, d.verdict.Wanted.Hint, "%s", d.verdict.Wanted.Reason))
+	return append(all, problem(d.verdict.Wanted.Step, cmp.Or(d.verdict.Wanted.Hint, "compare the policy with what ehsm attest verify prints"), "%s", d.verdict.Wanted.Reason))
+}
+
+// policyWords says what a policy for SGX names.
+func (d *doctor) policyWords() string {
+	if d.evidence == nil || d.evidence.policy == nil {
+		return " is a policy"
+	}
+	p := d.evidence.policy
+	return fmt.Sprintf(" names %s and %s", number(len(p.Enclaves), "enclave"), machinesOf(p))
 }
 
 func machinesOf(p *validate.Policy) string {
@@ -169,10 +199,12 @@ func number(n int, what string) string {
 
 // unasked says what a policy would have to name.
 func (d *doctor) unasked() check {
-	const name = "wanted"
-	if d.verdict == nil || d.verdict.Quote == nil {
-		return noted(name, "not asked: no --policy")
+	const name, do = "wanted", "compare that with what its builder publishes, and put it into a policy: docs/formats.md#attestation-policy-v1"
+	switch v := d.verdict; {
+	case v != nil && v.Quote != nil:
+		return noted(name, "not asked: no --policy. The enclave has MRENCLAVE %s", v.Quote.Enclave.MREnclave).with(do)
+	case v != nil && v.Guest != nil:
+		return noted(name, "not asked: no --policy. The guest has the measurement %s", v.Guest.Measurement).with(do)
 	}
-	return noted(name, "not asked: no --policy. The enclave has MRENCLAVE %s", d.verdict.Quote.Enclave.MREnclave).
-		with("compare that with what its builder publishes, and put it into a policy: docs/formats.md#attestation-policy-v1")
+	return noted(name, "not asked: no --policy")
 }

@@ -33,6 +33,7 @@ type profile struct {
 	Fingerprint string     `yaml:"fingerprint,omitempty"`
 	CAFile      string     `yaml:"ca_file,omitempty"`
 	Insecure    bool       `yaml:"insecure,omitempty"`
+	Domain      string     `yaml:"domain,omitempty"` // id that attest verify expects
 	AppID       string     `yaml:"appid,omitempty"`
 	APIKey      storedAKey `yaml:"apikey,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 )
@@ -169,18 +170,22 @@ func (a *app) checkQuote(ctx context.Context, path, policyID string) error {
 	if err != nil {
 		return err
 	}
+	raw := quoteBytes(b)
+	if len(raw) > api.MaxQuote {
+		return fmt.Errorf("read %s: it has %d bytes, and the service takes quotes of at most %d", path, len(raw), api.MaxQuote)
+	}
 	client, err := a.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	r, err := client.VerifyQuote(ctx, quoteBytes(b), policyID)
+	r, err := client.VerifyQuote(ctx, raw, policyID)
 	switch {
 	case ehsm.IsQuotePolicyNotFound(err):
 		return withHint(fmt.Errorf("no quote policy %s", printable(policyID)), hintPolicyID)
 	case ehsm.IsQuoteRefused(err): // one answer for all causes
 		return withHint(fmt.Errorf("the service does not accept %s: %w", path, err),
-			"ehsm attest verify "+quote(path)+" --collateral FILE says which check fails; or the service has no collateral for that machine")
+			"ehsm attest verify "+shellWord(path)+" --collateral FILE says which check fails; or the service has no collateral for that machine")
 	case err != nil:
 		return err
 	}

@@ -54,6 +54,16 @@ func sameService(a, b string) bool {
 	return base(a) == base(b)
 }
 
+// domainOf returns the domain id that the profile knows for the service at an
+// address, or "".
+func (a *app) domainOf(url string) string {
+	p, err := a.selected()
+	if err != nil || !sameService(url, p.URL) {
+		return ""
+	}
+	return p.Domain
+}
+
 // selected returns the profile that was named, or the default one. Only a named
 // one must exist.
 func (a *app) selected() (profile, error) {
