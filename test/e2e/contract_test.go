@@ -20,7 +20,7 @@ func TestContract(t *testing.T) {
 	lines := slices.Concat(edgeLines(), envelopeLines(), signatureLines(), timeLines(), validationLines(),
 		keyLines(), symmetricLines(), replySignatureLines(),
 		specLines(), asymmetricLines(), signingLines(),
-		exportLines(), importLines(), secretLines(), opensslLines())
+		exportLines(), importLines(), secretLines(), quoteLines(), opensslLines())
 	eachTarget(t, func(t *testing.T, g *target) {
 		for _, l := range lines {
 			t.Run(l.name, func(t *testing.T) { l.run(t, g) })

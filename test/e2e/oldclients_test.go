@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -106,7 +107,7 @@ func TestOldClients(t *testing.T) {
 		for _, h := range habits() {
 			t.Run(h.name, func(t *testing.T) {
 				c := newOldClient(t, g, h)
-				for _, drive := range []func(*testing.T, *oldClient){driveKeys, driveEncryption, driveAsymmetric, driveImport, driveSecrets} {
+				for _, drive := range []func(*testing.T, *oldClient){driveKeys, driveEncryption, driveAsymmetric, driveImport, driveSecrets, driveQuotes} {
 					drive(t, c)
 				}
 			})
@@ -213,4 +214,20 @@ func driveSecrets(t *testing.T, c *oldClient) {
 		want(t, c.call(t, row.action, fields{"secretName": name}.with(row.payload)), 200, row.message)
 	}
 	want(t, c.call(t, "ListSecrets", fields{}), 200, "List secrets success.")
+}
+
+func driveQuotes(t *testing.T, c *oldClient) {
+	r := c.call(t, "GenerateQuote", fields{"challenge": "AAAA"})
+	want(t, r, 200, textSuccess)
+	quote := r.bytes(t, "quote")
+	r = c.call(t, "UploadQuotePolicy", fields{"mr_enclave": hex.EncodeToString(quote[112:144]), "mr_signer": hex.EncodeToString(quote[176:208])})
+	want(t, r, 200, "Upload quote policy success.")
+	policy := r.text(t, "policyId")
+	want(t, c.call(t, "GetQuotePolicy", fields{"policyId": policy}), 200, "Query quote policy success.")
+	for _, policy := range []string{"", policy} {
+		r = c.call(t, "VerifyQuote", fields{"quote": b64(quote), "nonce": "AAAA", "policyId": policy})
+		if want(t, r, 200, textSuccess); r.Result["result"] != true {
+			t.Errorf("%s: got %s", r.action, r.body)
+		}
+	}
 }

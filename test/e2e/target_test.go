@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -92,8 +93,20 @@ func prepare(t testing.TB, kind string) *target {
 		if err := g.stop(partDev); err != nil {
 			t.Fatalf("stop ehsm dev: %v", err)
 		}
+		g.collate(t)
 	}
 	return g
+}
+
+// collate has the simulated machine's fleet write down its collateral, as Intel's
+// service would serve it.
+func (g *target) collate(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(bin, partTEE), "collateral", "--dir", g.data("sim"), "--out", g.data("collateral.bin"))
+	cmd.Env = g.environ()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("ehsm-simtee collateral: %v\n%s", err, out)
+	}
 }
 
 // freeAddress returns a loopback address that nobody listens on right now.
@@ -154,6 +167,7 @@ func (g *target) launch(t testing.TB, name string) {
 	case partKMS:
 		g.parts[name] = spawn(t, g.out, g.environ("EHSM_KMS_CORE="+g.core, "EHSM_KMS_DATABASE="+g.data("ehsm.db"),
 			"EHSM_KMS_AUDIT="+g.data("audit"), "EHSM_KMS_LISTEN=127.0.0.1:0",
+			"EHSM_KMS_COLLATERAL=bundle", "EHSM_KMS_COLLATERAL_BUNDLE="+g.data("collateral.bin"), "EHSM_KMS_COLLATERAL_DIR="+g.data("collateral"),
 			"EHSM_KMS_TLS_CERT="+g.data("tls", "cert.pem"), "EHSM_KMS_TLS_KEY="+g.data("tls", "key.pem")), name)
 	}
 	address, err := g.parts[name].await(printed, addressPattern)

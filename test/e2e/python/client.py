@@ -151,6 +151,37 @@ class SecretValue:
     createTime: int
 
 
+@dataclasses.dataclass
+class Quote:
+    challenge: str
+    quote: str
+    domainId: str
+    hpkePublicKey: str
+
+
+@dataclasses.dataclass
+class QuoteVerdict:
+    result: bool
+    nonce: str
+    mr_enclave: str
+    mr_signer: str
+    tcbStatus: int
+    sign: str
+
+
+@dataclasses.dataclass
+class PolicyID:
+    policyId: str
+
+
+@dataclasses.dataclass
+class QuotePolicy:
+    policyId: str
+    mr_enclave: str
+    mr_signer: str
+    createTime: int
+
+
 def model(cls, result):
     """Expands a result into a model. Members that it does not know are ignored,
     those that it knows must be there with their type."""
@@ -300,3 +331,17 @@ class Client:
 
     def restore_secret(self, name):
         self.call("RestoreSecret", secretName=name)
+
+    # Remote attestation
+
+    def generate_quote(self, challenge):
+        return self.call("GenerateQuote", Quote, challenge=challenge)
+
+    def verify_quote(self, quote, nonce, policy_id=None):
+        return self.call("VerifyQuote", QuoteVerdict, quote=quote, nonce=nonce, policyId=policy_id)
+
+    def upload_quote_policy(self, mr_enclave, mr_signer):
+        return self.call("UploadQuotePolicy", PolicyID, mr_enclave=mr_enclave, mr_signer=mr_signer).policyId
+
+    def get_quote_policy(self, policy_id):
+        return self.call("GetQuotePolicy", QuotePolicy, policyId=policy_id)

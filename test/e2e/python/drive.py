@@ -1,13 +1,16 @@
-"""Drives every action of the native API, except attestation, with the client
-beside it. Usage: drive.py URL CAFILE [GROUP...]
+"""Drives every action of the native API with the client beside it. Usage: drive.py URL CAFILE [GROUP...]
 
 URL ends with /ehsm. Each group of GROUPS, or each that is named, runs as a
 tenant of its own.
 """
 
 import base64
+import dataclasses
+import hashlib
+import hmac
 import os
 import string
+import struct
 import sys
 import time
 
@@ -224,7 +227,49 @@ def secrets(c):
     same(c.get_secret_value(name).versionId, 1)
 
 
-GROUPS = {f.__name__: f for f in (service, keys, symmetric, sm4, asymmetric, signatures, export, imports, secrets)}
+def report_data(quote):
+    """What an SGX quote of version 3 binds, and whose it is."""
+    raw = base64.b64decode(quote, validate=True)
+    same(struct.unpack_from("<H", raw), (3,))
+    return raw[368:432], raw[112:144].hex(), raw[176:208].hex()
+
+
+def signed(c, verdict):
+    """The signature of a verdict: its members sorted, without what is 0."""
+    members = dataclasses.asdict(verdict)
+    del members["sign"]
+    text = "&".join(f"{k}={'true' if v is True else v}" for k, v in sorted(members.items()) if v not in (0, "", False))
+    return b64(hmac.new(c.apikey.encode(), text.encode(), hashlib.sha256).digest())
+
+
+def quotes(c):
+    nonce = b64(os.urandom(32))
+    seen = set()
+    for size in (1, 32, 3072):
+        challenge = os.urandom(size)
+        made = c.generate_quote(b64(challenge))
+        same(made.challenge, b64(challenge))
+        bound, enclave, signer = report_data(made.quote)
+        instance = b"ehsm-native-quote/v1" + bytes.fromhex(made.domainId) + base64.b64decode(made.hpkePublicKey, validate=True)
+        same(bound, hashlib.sha256(challenge).digest() + hashlib.sha256(instance).digest())
+        seen.add(bound)
+    same(len(seen), 3)
+    policy = c.upload_quote_policy(enclave, signer.upper())
+    stored = c.get_quote_policy(policy)
+    same((stored.policyId, stored.mr_enclave, stored.mr_signer), (policy, enclave, signer))
+    for policy_id in (None, "", policy):
+        verdict = c.verify_quote(made.quote, nonce, policy_id)
+        same((int(verdict.result), verdict.nonce, verdict.mr_enclave, verdict.mr_signer), (1, nonce, enclave, signer))
+        same(verdict.sign, signed(c, verdict))
+    refused(500, "Server exception.", c.verify_quote, made.quote, nonce, c.upload_quote_policy(signer, enclave))
+    refused(400, "Invalid  policyId.", c.verify_quote, made.quote, nonce, UNKNOWN)
+    raw = bytearray(base64.b64decode(made.quote))
+    raw[400] ^= 1
+    refused(500, "Server exception.", c.verify_quote, b64(bytes(raw)), nonce)
+    refused(500, "Server exception.", c.verify_quote, b64(bytes(1000)), nonce)
+
+
+GROUPS = {f.__name__: f for f in (service, keys, symmetric, sm4, asymmetric, signatures, export, imports, secrets, quotes)}
 
 
 def main(url, cafile, *groups):
