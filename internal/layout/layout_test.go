@@ -229,6 +229,29 @@ func TestManagerLinksNothingTrusted(t *testing.T) {
 	}
 }
 
+// TestOnlyClientsVerifyGuests keeps the verifiers of TDX and SEV-SNP, and what they
+// link, to the CLI and to the package for which programs ask by importing it.
+func TestOnlyClientsVerifyGuests(t *testing.T) {
+	guests := []string{module + "/internal/attest/tdx", module + "/internal/attest/snp", "github.com/google/go-tdx-guest/verify", "github.com/google/go-sev-guest/verify"}
+	linked := func(target string) (found []string) {
+		_, ours, others := deps(t, target, "")
+		for _, g := range guests {
+			if slices.Contains(ours, g) || slices.Contains(others, g) {
+				found = append(found, g)
+			}
+		}
+		return found
+	}
+	for _, target := range []string{"/cmd/ehsm-core", "/cmd/ehsm-kms", "/client/ehsm"} {
+		if found := linked(module + target); len(found) > 0 {
+			t.Errorf("%s links %v", target, found)
+		}
+	}
+	if found := linked(module + "/client/ehsm/attested"); len(found) != len(guests) {
+		t.Errorf("client/ehsm/attested links %v only: is this test up to date?", found)
+	}
+}
+
 func TestPublicTypesUseOnlyTheStandardLibrary(t *testing.T) {
 	if _, _, others := deps(t, module+"/api/...", ""); len(others) > 0 {
 		t.Errorf("api links %v", others)
