@@ -54,8 +54,9 @@ chip id). docs/hardware.md has the steps for each platform, and what comes out.
 The directory --domain must be there and empty. An enclave reads the directory that
 its configuration mounts, /var/lib/ehsm/domain.
 
-Collateral comes from a PCCS, from Intel if neither --pccs nor --collateral is
-given, or from a file. Exit code 0: nothing failed.`,
+Collateral for SGX comes from a PCCS, from Intel if neither --pccs nor --collateral
+is given, or from a file; for TDX and SEV-SNP only from a file, which may as well be
+given to --check later. Exit code 0: nothing failed.`,
 		Example: `  ehsm attest acceptance -- gramine-sgx ehsm-core
   ehsm attest acceptance --pccs https://localhost:8081 --ca-file pccs.pem -- ego run ehsm-core
   EHSM_CORE_PLATFORM=tsm ehsm attest acceptance --domain "$(mktemp -d)" -- ./ehsm-core
@@ -211,9 +212,9 @@ func (a *app) lookOutside(ctx context.Context, f acceptanceFlags, r *acceptance.
 // acceptanceCollateral fetches what Intel says of the machine.
 func (a *app) acceptanceCollateral(ctx context.Context, f acceptanceFlags, evidence []byte) ([]byte, error) {
 	switch attest.KindOf(evidence) {
-	case attest.SGXQuote3, attest.TDXQuote4, attest.TDXQuote5:
-	case attest.SNPReport:
-		return nil, errors.New("that of SEV-SNP is a file: https://kdsintf.amd.com has the certificates of the chip")
+	case attest.SGXQuote3:
+	case attest.TDXQuote4, attest.TDXQuote5, attest.SNPReport:
+		return nil, errors.New("that of TDX and SEV-SNP is not fetched; docs/hardware.md says where to get it for --collateral")
 	default:
 		return nil, errors.New("the core has no evidence to fetch it for")
 	}

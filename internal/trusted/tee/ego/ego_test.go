@@ -13,7 +13,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/teetest"
 )
 
-// TestHardware runs in an enclave; docs/platforms.md says how.
+// TestHardware runs in an enclave; docs/hardware.md says how.
 func TestHardware(t *testing.T) {
 	if err := Detect(); err != nil {
 		t.Skip("needs TEE hardware, under ego run: ", err)

@@ -37,7 +37,7 @@ func TestSuite(t *testing.T) {
 	teetest.Run(t, func() (tee.Platform, error) { return openFake(d, 1) })
 }
 
-// TestHardware runs where Gramine's device is; docs/platforms.md says how.
+// TestHardware runs where Gramine's device is; docs/hardware.md says how.
 func TestHardware(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(DefaultDir, typeFile)); err != nil {
 		t.Skip("needs TEE hardware, under gramine-sgx: ", err)

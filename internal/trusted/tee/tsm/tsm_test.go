@@ -111,7 +111,7 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// TestHardware runs in a confidential guest; docs/platforms.md says how.
+// TestHardware runs in a confidential guest; docs/hardware.md says how.
 func TestHardware(t *testing.T) {
 	client, err := Client()
 	if err != nil {
