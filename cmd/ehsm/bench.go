@@ -43,6 +43,7 @@ time. CPU time and memory are measured on Linux only.`,
 	flags.BoolVar(&o.Split, "split", false, "load ehsm-core and ehsm-kms, which are beside this program, instead of ehsm dev")
 	flags.BoolVar(&o.HTTP, "http", false, "without TLS")
 	flags.IntSliceVar(&o.PIDs, "pid", nil, "`process ids` of the service at --url")
+	cmd.AddCommand(newBenchFill(a))
 	return cmd
 }
 
