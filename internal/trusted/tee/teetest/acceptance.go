@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/acceptance"
+	"github.com/ehsm-kms/ehsm/internal/attest/acceptance/judge"
 	inside "github.com/ehsm-kms/ehsm/internal/trusted/acceptance"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
@@ -33,8 +34,32 @@ func Accept(t *testing.T, open func() (tee.Platform, error), without ...acceptan
 			t.Errorf("run %d: %v, evidence: %s", run+1, err, s.Problem)
 		}
 	}
+	judgeReport(t, first, start(t, open))
 	if len(second.Result.Opened) != len(first.Result.Seals) || (len(first.Result.Seals) == 0) != slices.Contains(without, acceptance.SealKeys) {
 		t.Errorf("%d seals, %d opened", len(first.Result.Seals), len(second.Result.Opened))
+	}
+}
+
+// judgeReport completes a report with a second run on p and judges it. All must
+// pass but genuine: no maker vouches for a fake, whatever it answers.
+func judgeReport(t *testing.T, first *acceptance.Statement, p tee.Platform) {
+	t.Helper()
+	const each = time.Microsecond
+	ran := run(t, p, &acceptance.Request{Format: acceptance.RequestFormat, Nonce: first.Result.Nonce, Each: each, Memory: 1})
+	r := &acceptance.Report{Format: acceptance.ReportFormat, Nonce: first.Result.Nonce, First: *ran}
+	r.Host = acceptance.Host{Time: time.Now().UTC(), Outside: ran.Result.Throughput, Collateral: []byte("none")}
+	for _, path := range []string{judge.SGXEnclave, judge.SGXProvision, judge.TSM} {
+		r.Host.Devices = append(r.Host.Devices, acceptance.Device{Path: path, State: acceptance.DeviceUsable})
+	}
+	r.Second = *run(t, p, &acceptance.Request{Format: acceptance.RequestFormat, Nonce: r.SecondNonce(), Seals: ran.Result.Seals})
+	r, err := acceptance.DecodeReport(r.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range judge.Report(r, judge.Options{Now: time.Now(), AllowSim: true}) {
+		if failed := l.Outcome == acceptance.Fail; failed != (l.Check == judge.Genuine) {
+			t.Errorf("report: %s: %s: %s", l.Check, l.Outcome, l.Detail)
+		}
 	}
 }
 
@@ -42,12 +67,17 @@ func Accept(t *testing.T, open func() (tee.Platform, error), without ...acceptan
 // what p itself says, and the randomness is not tested: fakes run anywhere.
 func Statement(t *testing.T, p tee.Platform, seals ...acceptance.Seal) *acceptance.Statement {
 	t.Helper()
+	return run(t, p, &acceptance.Request{
+		Format: acceptance.RequestFormat, Nonce: bytes.Repeat([]byte{7}, acceptance.NonceSize), Memory: 1, Seals: seals,
+	})
+}
+
+func run(t *testing.T, p tee.Platform, q *acceptance.Request) *acceptance.Statement {
+	t.Helper()
 	s, err := inside.Run(t.Context(), inside.Config{
 		Platform: p, Product: p.Identity().Product, SVN: p.Identity().SVN, Version: "test",
 		Entropy: func() error { return nil }, Now: time.Now,
-	}, &acceptance.Request{
-		Format: acceptance.RequestFormat, Nonce: bytes.Repeat([]byte{7}, acceptance.NonceSize), Memory: 1, Seals: seals,
-	})
+	}, q)
 	if err != nil {
 		t.Fatal(err)
 	}
