@@ -27,6 +27,7 @@ var programs = map[string]func(args []string) (string, error){
 	"identity":        identity,
 	"sealkey":         sealKey,
 	"report":          report,
+	"hidden":          hidden,
 	"everything":      everything,
 	"become":          become,
 	"become late":     becomeLate,
@@ -100,6 +101,19 @@ func report(args []string) (string, error) {
 	}
 	r, err := m.Report(target, [64]byte{6})
 	return hex.EncodeToString(r), err
+}
+
+// hidden makes itself undumpable once it is measured.
+func hidden(args []string) (string, error) {
+	m, err := dial(args[0])
+	if err != nil {
+		return "", err
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return "", err
+	}
+	_, err = m.Evidence(context.Background(), [64]byte{1})
+	return "served", err
 }
 
 // everything uses all of the platform, and prints a seal key.
