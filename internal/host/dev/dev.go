@@ -306,7 +306,7 @@ func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*
 		o.Log.Warn("VerifyQuote refuses this machine's own quotes: the domain was made without simulated quotes, or for another fleet")
 	}
 	return core.New(core.Config{
-		Platform: machine, Keys: keys, Genesis: g, Limits: o.Limits, Clock: o.Clock,
+		Platform: machine, Keys: keys, Home: home, Genesis: g, Limits: o.Limits, Clock: o.Clock,
 		Version: api.Version, GitSHA: api.Commit(),
 	})
 }

@@ -70,6 +70,7 @@ func (l Limits) withDefaults() Limits {
 type Config struct {
 	Platform tee.Platform
 	Keys     *domainkey.Keyring
+	Home     *secret.Home // where the instance's HPKE key lies; nil: the ordinary heap
 	Genesis  genesis.Genesis
 	Limits   Limits
 	Version  string           // of the program, shown by GetVersion
@@ -115,6 +116,9 @@ func New(cfg Config) (*Core, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	if cfg.Home == nil {
+		cfg.Home = secret.NewHeap()
+	}
 	l := cfg.Limits.withDefaults()
 	window := cfg.Genesis.Window().Milliseconds()
 	c := &Core{
@@ -143,7 +147,7 @@ func New(cfg Config) (*Core, error) {
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err
 	}
-	if c.instance, err = newInstanceKey(); err != nil {
+	if c.instance, err = newInstanceKey(cfg.Home); err != nil {
 		return nil, err
 	}
 	noKey := make([]byte, apiKeyLen)

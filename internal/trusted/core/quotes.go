@@ -47,20 +47,29 @@ type instanceKey struct {
 	private secret.Bytes // as RFC 9180 serializes it
 }
 
-func newInstanceKey() (k instanceKey, err error) {
+// newInstanceKey makes a key pair whose private half lies in home.
+func newInstanceKey(home *secret.Home) (k instanceKey, err error) {
+	secret.Do(func() { err = k.generate(home) })
+	if err != nil {
+		err = fmt.Errorf("make the instance's HPKE key: %w", err)
+	}
+	return k, err
+}
+
+func (k *instanceKey) generate(home *secret.Home) error {
 	pair, err := hpke.MLKEM768X25519().GenerateKey()
 	if err != nil {
-		return k, fmt.Errorf("make the instance's HPKE key: %w", err)
+		return err
 	}
 	private, err := pair.Bytes()
 	if err != nil {
-		return k, fmt.Errorf("make the instance's HPKE key: %w", err)
+		return err
 	}
-	k.private = secret.New(private)
 	if n := copy(k.public[:], pair.PublicKey().Bytes()); n != len(k.public) {
-		return k, fmt.Errorf("make the instance's HPKE key: public key of %d bytes, want %d", n, len(k.public))
+		return fmt.Errorf("public key of %d bytes, want %d", n, len(k.public))
 	}
-	return k, nil
+	k.private, err = home.Move(private)
+	return err
 }
 
 // quoting has the platform make evidence, a bounded number at a time, so that
