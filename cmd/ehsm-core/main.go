@@ -84,7 +84,7 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 		return err
 	}
 	c, err := core.New(core.Config{
-		Platform: p, Keys: keys, Genesis: g, Version: api.Version, GitSHA: api.Commit(),
+		Platform: p, Keys: keys, Home: home, Genesis: g, Version: api.Version, GitSHA: api.Commit(),
 		Limits: core.Limits{
 			Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
 			Replays: settings.Replays, Seen: settings.Seen, Pending: settings.Pending,
