@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	sgx "github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/attest/snp"
+	"github.com/ehsm-kms/ehsm/internal/host/collateral/collateraltest"
 )
 
 func TestDoctor(t *testing.T) {
@@ -74,6 +78,68 @@ func TestDoctor(t *testing.T) {
 		"two sources":     {args: append(sim, "--policy", "@wanted.json", "--pccs", "https://x", "--collateral", "y"), want: exitUsage, stderr: []string{"--collateral and --pccs exclude each other"}},
 	} {
 		t.Run(name, func(t *testing.T) { e.check(t, "doctor") })
+	}
+}
+
+// Guests are judged too; the evidence here is published, so that it cannot bind a
+// fresh challenge.
+func TestDoctorGuests(t *testing.T) {
+	show := func(kind attest.Kind, path string) func(*fakeService) {
+		return func(s *fakeService) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.answer = func(a *api.GetEvidenceResult) { a.Evidence = attest.Evidence{Kind: kind, Quote: b}.Append(nil) }
+		}
+	}
+	tdxQuote, snpReport := filepath.Join(dcapData, "phala/tdx_quote"), filepath.Join(snpData, "attestation.bin")
+	tdxCollateral := filepath.Join("..", "..", "internal", "attest", "tdx", "testdata", "tdx_quote_collateral.json")
+	const binding = "PROBLEM  binding: it was not made for this challenge, domain, instance and key"
+	for name, e := range map[string]encounter{
+		"TDX": {args: []string{"--collateral", tdxCollateral, "--at", "2025-06-21"}, want: exitError, edit: show(attest.TDXQuote4, tdxQuote), stdout: []string{
+			binding, "ok       tcb-level: ", "The guest has the measurement 91eb2b44", "ok       collateral: if it is not refreshed, the first part of it ends 2025-07-", "ok       TCB: UpToDate"}},
+		"TDX, a policy for SGX": {args: []string{"--collateral", tdxCollateral, "--at", "2025-06-21", "--policy", "@wanted.json"}, want: exitError, edit: show(attest.TDXQuote4, tdxQuote), stdout: []string{
+			"PROBLEM  file: read ", "ehsm-tdx-policy/v1"}},
+		"TDX, late":             {args: []string{"--collateral", tdxCollateral}, want: exitError, edit: show(attest.TDXQuote4, tdxQuote), stdout: []string{"ok       pck-chain", "PROBLEM  crl: "}},
+		"TDX, asking a PCCS":    {args: []string{"--pccs", "https://127.0.0.1:1"}, want: exitError, edit: show(attest.TDXQuote4, tdxQuote), stdout: []string{"PROBLEM  source: https://127.0.0.1:1: ", "-> a PCCS is asked about SGX quotes only"}},
+		"SEV-SNP":               {args: []string{"--collateral", "@snp.pem", "--at", "2023-06-01"}, want: exitError, edit: show(attest.SNPReport, snpReport), stdout: []string{binding, "ok       root: ", "ok       signature: that chip has signed the report", "note     revocation: not checked", "ok       certificates: the first of them ends 2029-09-24T00:55:28Z"}},
+		"SEV-SNP, of its own":   {want: exitError, edit: show(attest.SNPReport, snpReport), stdout: []string{"PROBLEM  source: the service", "skipped  genuine: no collateral"}},
+		"TDX of no known shape": {args: []string{"--collateral", tdxCollateral}, want: exitError, edit: show(attest.TDXQuote5, snpReport), stdout: []string{"skipped  binding: the evidence cannot be read", "PROBLEM  "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			edit := e.edit
+			e.edit = func(s *fakeService) { s.write("snp.pem", snpPEM(s.t)); edit(s) }
+			e.check(t, "doctor")
+		})
+	}
+}
+
+// snpPEM puts published certificates of a chip together.
+func snpPEM(t *testing.T) []byte {
+	t.Helper()
+	der, err := os.ReadFile(filepath.Join(snpData, "vcek.testcer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := os.ReadFile(filepath.Join(snpData, "milan.testcer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), chain...)
+}
+
+// A PCCS that knows the machine serves as a source.
+func TestDoctorPCCS(t *testing.T) {
+	s, pccs := newFakeService(t), collateraltest.NewServer(t, collateraltest.PCCS)
+	s.instead["collateral"] = status(http.StatusNotFound)
+	code, stdout, _ := s.run("doctor", "--allow-sim", "--pccs", pccs.URL, "--pccs-ca-file", pccs.CAFile())
+	if code != exitError || !strings.Contains(stdout, "PROBLEM  source: "+pccs.URL) || !strings.Contains(stdout, "-> is the machine registered with this PCCS?") {
+		t.Errorf("doctor with a PCCS that does not know the machine: exit %d, %s", code, stdout)
+	}
+	pccs.Offer(t, s.collateral())
+	if code, stdout, _ = s.run("doctor", "--allow-sim", "--pccs", pccs.URL, "--pccs-ca-file", pccs.CAFile()); code != exitOK {
+		t.Errorf("doctor with a PCCS: exit %d, %s", code, stdout)
 	}
 }
 

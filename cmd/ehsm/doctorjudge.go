@@ -67,7 +67,9 @@ func (d *doctor) obtain(ctx context.Context) (source string, err error) {
 func (d *doctor) decode(b []byte) error {
 	if d.kind == attest.SNPReport {
 		c, err := snp.DecodeCollateral(b)
-		d.evidence.guest.snpCollateral = &c
+		if err == nil {
+			d.evidence.guest.snpCollateral = &c
+		}
 		return err
 	}
 	c, err := verify.DecodeCollateralJSON(b)
@@ -145,5 +147,9 @@ func (d *doctor) verify(ctx context.Context) []check {
 		e.options.Roots, e.rootName = []*x509.Certificate{d.simRoot}, nameOfSimRoot
 	}
 	d.verdict = judge(e)
-	return genuineChecks(&d.verdict.Genuine, d.kind)
+	all := genuineChecks(&d.verdict.Genuine, d.kind)
+	if g := d.verdict.Guest; g != nil && g.Revocation != nil && !*g.Revocation {
+		all = append(all, noted("revocation", "not checked: the collateral has no CRL").with("add the CRL of the ARK to the file; policies refuse such a report unless they say without_crl"))
+	}
+	return all
 }

@@ -123,29 +123,43 @@ func days(d time.Duration) string {
 	return number(int(d/(24*time.Hour)), "day")
 }
 
+// What to do before collateral ends.
+const (
+	hintRefresh = "see that its source is reached and refreshed: a fresh one lasts for about 30 days"
+	hintCerts   = "fetch the collateral again; if they stay, ask its source"
+)
+
 // outlook predicts what ends when.
 func (d *doctor) outlook() []check {
 	var all []check
 	if d.contents != nil {
 		first := endsFirst(d.contents)
-		all = append(all,
-			d.dated("collateral", first.Next, soon, "see that its source is reached and refreshed: a fresh one lasts for about 30 days",
-				"if it is not refreshed, the %s ends first,", first.name),
-			d.dated("certificates", d.contents.CertsExpire, near, "fetch the collateral again; if they stay, ask its source", "those in the collateral end"))
+		all = append(all, d.dated("collateral", first.Next, soon, hintRefresh, "if it is not refreshed, the %s ends first,", first.name),
+			d.dated("certificates", d.contents.CertsExpire, near, hintCerts, "those in the collateral end"))
 	}
-	if v := d.verdict; v != nil {
-		if v.Quote != nil && v.Quote.Platform != nil {
-			all = append(all, d.dated("machine", v.Quote.Platform.NotAfter, near, "have the machine get a new PCK certificate", "its PCK certificate ends"))
-		}
-		if v.Guest != nil && v.Guest.CertsUntil != nil {
-			all = append(all, d.dated("certificates", *v.Guest.CertsUntil, near, "get those of this chip from AMD's key distribution service again", "the first of them ends"))
-		}
-		if v.TCB != nil {
-			all = append(all, d.tcbOutlook(v.TCB))
-		}
+	if d.verdict != nil {
+		all = append(all, d.machineOutlook(d.verdict)...)
 	}
 	if all == nil {
 		return []check{skipped("dates", "no collateral")}
+	}
+	return all
+}
+
+// machineOutlook is what the evidence adds to the outlook.
+func (d *doctor) machineOutlook(v *verdict) (all []check) {
+	if v.Quote != nil && v.Quote.Platform != nil {
+		all = append(all, d.dated("machine", v.Quote.Platform.NotAfter, near, "have the machine get a new PCK certificate", "its PCK certificate ends"))
+	}
+	if v.Guest != nil && v.Guest.CertsUntil != nil {
+		all = append(all, d.dated("certificates", *v.Guest.CertsUntil, near, "get those of this chip from AMD's key distribution service again", "the first of them ends"))
+	}
+	if v.TCB != nil && d.contents == nil { // of TDX
+		all = append(all, d.dated("collateral", v.TCB.Until, soon, hintRefresh, "if it is not refreshed, the first part of it ends"),
+			d.dated("certificates", v.TCB.CertsUntil, near, hintCerts, "the first of them ends"))
+	}
+	if v.TCB != nil {
+		all = append(all, d.tcbOutlook(v.TCB))
 	}
 	return all
 }

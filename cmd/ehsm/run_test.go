@@ -144,6 +144,26 @@ func TestDev(t *testing.T) {
 	stop()
 }
 
+// A service that was just started is genuine but simulated, of the domain that the
+// profile knows; refused unless that is allowed.
+func TestDevAttested(t *testing.T) {
+	env := home(t)
+	s, stop := startDev(t, env)
+	defer stop()
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"attest", "verify", "--url", s.URL}, env, nil, &stdout, &stderr); code != exitError ||
+		!strings.HasPrefix(stdout.String(), "genuine:           no: ") || !strings.Contains(stderr.String(), "simulated platform") || !strings.Contains(stderr.String(), "--allow-sim") {
+		t.Errorf("attest verify: exit %d, %s%s", code, &stdout, &stderr)
+	}
+	got := ehsmOK(t, env, "attest", "verify", "--url", s.URL, "--allow-sim")
+	for _, want := range []string{"genuine:           yes (simulated: no hardware protects these keys)\n", s.Domain + ", as expected\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("attest verify --allow-sim: lacks %q in\n%s", want, got)
+		}
+	}
+	ehsmOK(t, env, "attest", "doctor", "--allow-sim", "--machine", t.TempDir())
+}
+
 // Two data directories keep their tenants apart, whatever the profile says.
 func TestDevElsewhere(t *testing.T) {
 	env := home(t)
