@@ -2,7 +2,7 @@
 .PHONY: build measured test long mutants bench fuzz
 
 build:
-	go build -trimpath -o bin/ ./cmd/...
+	go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
 # What a TEE measures: the same bytes for everybody, and bin/measured/measurements.json.
 measured:
