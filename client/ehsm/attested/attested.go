@@ -79,7 +79,9 @@ func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
 // A Verifier says what a service must prove. It is not changed by its methods and
 // may be used by many goroutines.
 type Verifier struct {
-	// Policy says which programs, machines and TCB statuses are accepted.
+	// Policy says which programs, machines and TCB statuses are accepted. Every
+	// machine is judged as one that is seen for the first time: the grace periods
+	// of a policy do not apply.
 	Policy *Policy
 	// InsecureSkipPolicy accepts whatever is genuine, if there is no Policy: any
 	// program of anybody, also one in debug mode. The report says what it is.
