@@ -31,8 +31,13 @@ const (
 func newAttest(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "attest",
-		Short: "Read and verify quotes of SGX enclaves and TDX guests, and SEV-SNP reports",
-		Example: `  ehsm attest show quote.bin
+		Short: "Find out what a service, or a quote, proves of itself",
+		Long: `A service proves with evidence what it runs, and on what: a quote of an SGX enclave
+or a TDX guest, or a SEV-SNP report. verify judges it, and doctor says why it is
+refused and what to do. docs/attestation.md has the whole way.`,
+		Example: `  ehsm attest verify --url https://kms.example:9000 --policy policy.json
+  ehsm attest doctor
+  ehsm attest show quote.bin
   ehsm attest verify quote.bin --collateral collateral.json --policy policy.json`,
 	}, newAttestShow(a), newAttestVerify(a), newAttestAcceptance(a), newAttestCollateral(a),
 		newAttestQuote(a), newAttestCheck(a), newAttestDoctor(a))
