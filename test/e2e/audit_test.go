@@ -23,7 +23,7 @@ type audited struct{ tenant, action, key string }
 // recorded as done, and how many entries there are.
 func (g *target) trail(t *testing.T) (done map[audited]int, entries int) {
 	t.Helper()
-	files, err := filepath.Glob(g.data("audit", "*.trail"))
+	files, err := filepath.Glob(filepath.Join(g.audit, "*.trail"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("the trail has %d files, %v", len(files), err)
 	}
@@ -84,7 +84,7 @@ func (g *target) verifyTrail(t *testing.T, gaps int) {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd := exec.Command(filepath.Join(bin, partDev), "audit", "verify", "--output", "json",
-		"--genesis", g.data("domain", "genesis.json"), g.data("audit"))
+		"--genesis", g.data("domain", "genesis.json"), g.audit)
 	cmd.Env, cmd.Stderr = g.environ(), &stderr
 	out, err := cmd.Output()
 	var report struct {

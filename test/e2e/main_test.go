@@ -18,6 +18,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store/postgres/pgtest"
 )
 
 // bin is the directory of the programs under test. Only TestMain sets it.
@@ -37,7 +39,7 @@ func run(m *testing.M) int {
 		flag.Set("test.parallel", atOnce) // cannot fail: the flag exists
 	}
 	if bin = os.Getenv("EHSM_E2E_BIN"); bin != "" {
-		return m.Run()
+		return pgtest.Main(m)
 	}
 	dir, err := os.MkdirTemp("", "ehsm-e2e-bin-*")
 	if err != nil {
@@ -53,7 +55,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	bin = dir
-	return m.Run()
+	return pgtest.Main(m)
 }
 
 // rounds is how often a random test repeats itself: few times in the gate, many

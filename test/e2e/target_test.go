@@ -24,6 +24,7 @@ const (
 	dev       = "dev"        // all in one process
 	splitUnix = "split-unix" // manager and core, a unix socket between them
 	splitTCP  = "split-tcp"  // the same over loopback TCP
+	member    = "member"     // a node of a cluster; see cluster_test.go
 )
 
 func targets() []string { return []string{dev, splitUnix, splitTCP} }
@@ -56,6 +57,9 @@ type target struct {
 	http *http.Client
 	tls  *tls.Config // trusts the service's certificate only
 
+	audit    string   // directory of the trail
+	settings []string // of ehsm-kms, over the usual ones
+
 	mu      sync.Mutex
 	url     string
 	parts   map[string]*process
@@ -81,6 +85,7 @@ func prepare(t testing.TB, kind string) *target {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	g := &target{kind: kind, dir: dir, out: newOutput(), parts: map[string]*process{}}
+	g.audit = g.data("audit")
 	t.Cleanup(func() { g.autopsy(t) })
 	switch kind {
 	case splitUnix:
@@ -122,8 +127,11 @@ func freeAddress(t testing.TB) string {
 
 // names lists the parts in the order in which they start.
 func (g *target) names() []string {
-	if g.kind == dev {
+	switch g.kind {
+	case dev:
 		return []string{partDev}
+	case member:
+		return []string{partCore, partKMS}
 	}
 	return []string{partTEE, partCore, partKMS}
 }
@@ -165,10 +173,12 @@ func (g *target) launch(t testing.TB, name string) {
 		g.awaitText(t, name, printed, servesDomain)
 		return
 	case partKMS:
-		g.parts[name] = spawn(t, g.out, g.environ("EHSM_KMS_CORE="+g.core, "EHSM_KMS_DATABASE="+g.data("ehsm.db"),
-			"EHSM_KMS_AUDIT="+g.data("audit"), "EHSM_KMS_LISTEN=127.0.0.1:0",
-			"EHSM_KMS_COLLATERAL=bundle", "EHSM_KMS_COLLATERAL_BUNDLE="+g.data("collateral.bin"), "EHSM_KMS_COLLATERAL_DIR="+g.data("collateral"),
-			"EHSM_KMS_TLS_CERT="+g.data("tls", "cert.pem"), "EHSM_KMS_TLS_KEY="+g.data("tls", "key.pem")), name)
+		g.parts[name] = spawn(t, g.out, g.environ(append([]string{
+			"EHSM_KMS_CORE=" + g.core, "EHSM_KMS_DATABASE=" + g.data("ehsm.db"),
+			"EHSM_KMS_AUDIT=" + g.audit, "EHSM_KMS_LISTEN=127.0.0.1:0",
+			"EHSM_KMS_COLLATERAL=bundle", "EHSM_KMS_COLLATERAL_BUNDLE=" + g.data("collateral.bin"), "EHSM_KMS_COLLATERAL_DIR=" + g.data("collateral"),
+			"EHSM_KMS_TLS_CERT=" + g.data("tls", "cert.pem"), "EHSM_KMS_TLS_KEY=" + g.data("tls", "key.pem"),
+		}, g.settings...)...), name)
 	}
 	address, err := g.parts[name].await(printed, addressPattern)
 	if err != nil {
