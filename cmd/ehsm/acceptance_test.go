@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -62,6 +64,12 @@ func reword(ts *testscript.TestScript, neg bool, args []string) {
 // machine in the file of its argument. A second argument spoils what it does.
 func fakeCore() {
 	spoil := strings.Join(os.Args[2:], " ")
+	if spoil == "hangs" {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		<-ctx.Done()
+		os.Exit(1)
+	}
 	if spoil == "no platform" {
 		fmt.Fprintln(os.Stderr, "ehsm-core: trusted execution environment not found: \x1b[31mno device")
 		os.Exit(1)
@@ -183,6 +191,21 @@ func TestFacts(t *testing.T) {
 	empty := machine{t.TempDir()}.facts()
 	if b, err := json.Marshal(empty); err != nil || empty.Model != "" || empty.Flags == nil || strings.Contains(string(b), "usable") {
 		t.Errorf("an empty machine: %s, %v", b, err)
+	}
+}
+
+// TestInterruptedRun: the user's interrupt is no failure of the core, and leaves no
+// request behind.
+func TestInterruptedRun(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	core := acceptedCore{command: []string{"sleep", "60"}, domain: t.TempDir(), timeout: time.Minute}
+	_, _, err := core.run(ctx, &acceptance.Request{})
+	if !errors.Is(err, context.Canceled) || errors.Is(err, errCore) {
+		t.Errorf("run: got %v, want Canceled", err)
+	}
+	if left, err := os.ReadDir(core.domain); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

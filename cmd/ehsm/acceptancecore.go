@@ -39,10 +39,10 @@ func (c *acceptedCore) run(ctx context.Context, q *acceptance.Request) (*accepta
 		return nil, "", err
 	}
 	defer remove()
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	stdout, stderr := &ending{limit: maxCoreOutput}, &ending{limit: maxCoreLog}
-	cmd := exec.CommandContext(ctx, c.command[0], c.command[1:]...)
+	cmd := exec.CommandContext(limited, c.command[0], c.command[1:]...)
 	// An enclave does not see it: there the directory is a part of what is measured.
 	cmd.Env = append(os.Environ(), "EHSM_CORE_DOMAIN="+c.domain)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -50,7 +50,10 @@ func (c *acceptedCore) run(ctx context.Context, q *acceptance.Request) (*accepta
 	cmd.WaitDelay = coreStop
 	err = cmd.Run()
 	log := acceptance.Text(plainLines(stderr.kept), maxCoreLog)
-	if ctx.Err() != nil {
+	if err := ctx.Err(); err != nil { // the user's wish
+		return nil, log, err
+	}
+	if limited.Err() != nil {
 		return nil, log, fmt.Errorf("%w: it did not end within %v", errCore, c.timeout)
 	}
 	s, found := statementIn(stdout.kept)
