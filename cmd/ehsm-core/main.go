@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if len(args) > 0 {
 		return usage(args, stdout, stderr)
 	}
-	config.TuneCollector(getenv, 400)
+	config.TuneCollector(ctx, getenv, 400)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
 		err = start(ctx, settings, getenv, stdout, stderr)

@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if len(args) > 0 {
 		return usage(args, stdout, stderr)
 	}
-	config.TuneCollector(getenv, 1000) // its live data are a few MiB of rows
+	config.TuneCollector(ctx, getenv, 1000) // its live data are a few MiB of rows
 	settings, err := load(getenv)
 	if err == nil {
 		err = start(ctx, settings, stderr)

@@ -71,7 +71,7 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 		f.data = filepath.Join(state, "ehsm")
 	}
 	a.warn("simulated TEE: keys are protected by file permissions only; do not put real keys here")
-	config.TuneCollector(a.getenv, 400)
+	config.TuneCollector(ctx, a.getenv, 400)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
 	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log})
 	if err != nil {
