@@ -38,6 +38,9 @@ func TestDoctor(t *testing.T) {
 		"with its root": {args: append(sim, "--root", "@root.pem"), want: exitOK},
 		"another root":  {args: append(sim, "--root", "@wanted.json"), want: exitError, stdout: []string{"PROBLEM  root: ", "wanted.json: want certificates in PEM"}},
 		"nobody there":  {args: sim, want: exitError, edit: func(s *fakeService) { s.Close() }, stdout: []string{"PROBLEM  reached: ", "connection refused", "-> is the service running?", "skipped  source: no evidence to fetch it for", "skipped  genuine: no evidence", "skipped  dates: no collateral"}},
+		"nobody there, but collateral": {args: append(sim, "--collateral", "@collateral.json", "--policy", "@broken.json"), want: exitError, edit: func(s *fakeService) { s.saveCollateral(); s.Close() }, stdout: []string{
+			"PROBLEM  reached: ", "collateral.json, for ", "ok       TCB info: ", "skipped  genuine: no evidence", "PROBLEM  file: read ", "ok       collateral: if it is not refreshed"}},
+		"nobody there, nor collateral": {args: append(sim, "--collateral", "@broken.json"), want: exitError, edit: func(s *fakeService) { s.Close() }, stdout: []string{"PROBLEM  source: read ", "skipped  dates: no collateral"}},
 		"a portal": {args: sim, want: exitError, edit: func(s *fakeService) {
 			for _, what := range []string{api.GetVersion, api.GetEvidence, "collateral"} {
 				s.instead[what] = page

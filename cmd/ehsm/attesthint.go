@@ -21,6 +21,8 @@ const (
 	hintGuest           = "if you know this guest, add its measurements to the policy's guests"
 	hintGuestDebug      = "the host can read the memory of a guest in debug mode: start it without"
 	hintGuestMigratable = "whoever migrates the guest can read its memory: start it without that permission"
+	hintSimulated       = "it is of a simulated platform, which protects nothing: --allow-sim accepts that, for tests only, as does a policy with allow_sim"
+	hintSimService      = "ehsm dev and other services for tests do; --allow-sim accepts that, for tests only"
 	hintQuoteNew        = "update the platform software (quoting enclave) of the machine and make a new quote"
 )
 
@@ -34,7 +36,8 @@ func attestHint(step string, err error) string {
 		{sgx.ErrVersion, "SGX quotes of version 3, TDX quotes of versions 4 and 5, and SEV-SNP reports are verified; is the file one, raw or in hex?"},
 		{sgx.ErrCertType, "have the machine's quote provider put the PCK certificate chain into its quotes (certification data of type 5)"},
 		{verify.ErrUnknownRoot, "the machine is vouched for by somebody else than Intel; --root names another root, if you know and trust it"},
-		{verify.ErrSimulated, "a simulated platform protects nothing; only a policy with allow_sim accepts it, for development"},
+		{verify.ErrSimulated, hintSimulated},
+		{validate.ErrSimulated, hintSimulated},
 		{verify.ErrRootCRLMissing, "collateral without both CRLs does not show that nothing is revoked: fetch it again with root_ca_crl and pck_crl"},
 		{verify.ErrPCKCRLMissing, "collateral without both CRLs does not show that nothing is revoked: fetch it again with root_ca_crl and pck_crl"},
 		{verify.ErrCRLIssuer, hintOther},

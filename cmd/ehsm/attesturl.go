@@ -83,7 +83,7 @@ func (a *app) verifyService(ctx context.Context, f serviceFlags) error {
 	case errors.As(err, &refused):
 		out.refuse(refused)
 	default:
-		return err
+		return explainCertificate(ctx, cfg.URL, err)
 	}
 	if err := a.emit(out, out.text()); err != nil {
 		return err
@@ -238,7 +238,7 @@ func serviceReason(e *attested.Error) string {
 func serviceHint(e *attested.Error) string {
 	switch {
 	case errors.Is(e, attested.ErrSimulated):
-		return "ehsm dev and other services for tests do; --allow-sim accepts that, for tests only"
+		return hintSimService
 	case errors.Is(e, attested.ErrNoEvidence):
 		return "is it an eHSM-KMS of this version, on a platform with evidence? its operator finds out with ehsm attest doctor"
 	case errors.Is(e, attested.ErrNoCollateral):

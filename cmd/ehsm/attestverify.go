@@ -182,6 +182,9 @@ func judge(e *evidence) *verdict {
 	r, err := verify.Verify(e.raw, *e.collateral, e.options)
 	if err != nil {
 		v.Genuine = notGenuine(err)
+		if errors.Is(err, verify.ErrUnknownRoot) && !e.options.AllowSim && simulatedRoot(e.raw) != nil {
+			v.Genuine.Hint = hintSimulated
+		}
 		return v
 	}
 	v.Genuine, v.TCB = finding{Answer: answerYes}, tcbViewOf(&r)

@@ -19,7 +19,10 @@ import (
 // fetch obtains collateral for the evidence and reads what it says of itself.
 func (d *doctor) fetch(ctx context.Context) []check {
 	const name = "source"
-	if d.evidence == nil {
+	switch {
+	case d.evidence == nil && d.flags.collateral != "":
+		return d.fileChecks(ctx)
+	case d.evidence == nil:
 		return []check{skipped(name, "no evidence to fetch it for")}
 	}
 	source, err := d.obtain(ctx)
@@ -41,6 +44,26 @@ func (d *doctor) fetch(ctx context.Context) []check {
 	}
 	d.contents = &contents
 	return append(all, d.collateralChecks(&contents)...)
+}
+
+// fileChecks looks at a file of collateral for which there is no evidence.
+func (d *doctor) fileChecks(ctx context.Context) []check {
+	const name = "source"
+	all, err := d.app.collateralIn(ctx, d.flags.collateral)
+	if err != nil {
+		var h hinted
+		errors.As(err, &h)
+		return []check{problem(name, cmp.Or(h.hint, hintRefetch), "%v", err)}
+	}
+	if len(all) != 1 {
+		return []check{noted(name, "%s has collateral of %d kinds of machines; which one is needed only the evidence says", d.flags.collateral, len(all))}
+	}
+	contents, err := all[0].Contents()
+	if err != nil {
+		return []check{problem(name, hintRefetch, "%s: %s", d.flags.collateral, printable(err.Error()))}
+	}
+	d.contents = &contents
+	return append([]check{passed(name, "%s, for %s", d.flags.collateral, collateral.Format(contents.Query))}, d.collateralChecks(&contents)...)
 }
 
 // obtain reads collateral from where the flags say, or asks the service.

@@ -82,7 +82,7 @@ func (d *doctor) simulated() check {
 	if d.flags.allowSim {
 		return noted(name, "none: the platform is simulated, which --allow-sim accepts")
 	}
-	return problem(name, "ehsm dev and other services for tests do; --allow-sim accepts that, for tests only", "none: it runs on the simulated platform, where no hardware protects keys")
+	return problem(name, hintSimService, "none: it runs on the simulated platform, where no hardware protects keys")
 }
 
 // binding recomputes what the evidence must bind.
