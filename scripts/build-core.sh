@@ -20,6 +20,7 @@ cd "$(dirname "$0")/.."
 out=${1:-bin/measured}
 variants=${EHSM_VARIANTS:-default tsm}
 toolchain=$(sed -n 's/^toolchain //p' go.mod)
+[ -n "$toolchain" ] || { echo "go.mod names no toolchain" >&2; exit 1; }
 ldflags="-s -w -buildid="
 
 # What may differ between two builders: where things are, and where modules come
