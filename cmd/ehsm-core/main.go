@@ -29,17 +29,19 @@ const svn = 1
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr, true))
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+// run serves until ctx ends. Confined, the process can do nothing else afterwards,
+// which is no life for one that runs tests.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer, confined bool) int {
 	if len(args) > 0 {
 		return usage(args, stdout, stderr)
 	}
 	config.TuneCollector(ctx, getenv, 400)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
-		err = start(ctx, settings, getenv, stdout, stderr)
+		err = start(ctx, settings, getenv, stdout, stderr, newCage(settings.Platform, confined))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "ehsm-core: %v\n", err)
@@ -61,9 +63,12 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
-func start(ctx context.Context, settings config.Core, getenv func(string) string, stdout, stderr io.Writer) error {
+func start(ctx context.Context, settings config.Core, getenv func(string) string, stdout, stderr io.Writer, cage *cage) error {
 	p, err := platform(ctx, settings, stderr)
 	if err != nil {
+		return err
+	}
+	if err := cage.hide(); err != nil {
 		return err
 	}
 	if settings, err = measured(p, settings, getenv); err != nil {
@@ -74,7 +79,7 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 	}, settings.Domain, stdout); asked {
 		return err
 	}
-	home, err := openHome(settings.Platform, stderr)
+	home, err := openHome(cage.platform, stderr)
 	if err != nil {
 		return err
 	}
@@ -95,6 +100,9 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 	}
 	ln, err := serve.Listen(settings.Listen)
 	if err != nil {
+		return err
+	}
+	if err := cage.shut(stderr); err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "ehsm-core: serves domain %s on %s\n", keys.Domain(), settings.Listen)

@@ -50,7 +50,7 @@ func simulator(t *testing.T) string {
 func TestSimulatorSaysWhatItIs(t *testing.T) {
 	env := map[string]string{"EHSM_CORE_SIM": simulator(t), "EHSM_CORE_DOMAIN": t.TempDir()}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr); code != 1 {
+	if code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr, false); code != 1 {
 		t.Errorf("an empty domain: got %d", code)
 	}
 	for _, text := range []string{

@@ -26,7 +26,7 @@ func TestAbsentPlatforms(t *testing.T) {
 	} {
 		env := map[string]string{"EHSM_CORE_PLATFORM": name, "EHSM_CORE_SIM": filepath.Join(t.TempDir(), "sim")}
 		var stdout, stderr bytes.Buffer
-		code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr)
+		code := run(t.Context(), nil, func(k string) string { return env[k] }, &stdout, &stderr, false)
 		out := stderr.String()
 		if code != 1 || !strings.Contains(out, "trusted execution environment not found") {
 			t.Errorf("%s: got %d, %s", name, code, out)

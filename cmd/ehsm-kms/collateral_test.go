@@ -150,7 +150,7 @@ func startKMS(t *testing.T, core wire.Core, settings map[string]string) (get fun
 				return value
 			}
 			return env[name]
-		}, io.Discard, stderr)
+		}, io.Discard, stderr, false)
 		stderr.Close()
 	}()
 	lines := bufio.NewScanner(says)

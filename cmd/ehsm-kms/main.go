@@ -32,17 +32,19 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr, true))
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+// run serves until ctx ends. Confined, the process can do nothing else afterwards,
+// which is no life for one that runs tests.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer, confined bool) int {
 	if len(args) > 0 {
 		return usage(args, stdout, stderr)
 	}
 	config.TuneCollector(ctx, getenv, 1000) // its live data are a few MiB of rows
 	settings, err := load(getenv)
 	if err == nil {
-		err = start(ctx, settings, stderr)
+		err = start(ctx, settings, stderr, confined)
 	}
 	if err != nil && ctx.Err() == nil {
 		fmt.Fprintf(stderr, "ehsm-kms: %v\n", err)
@@ -79,7 +81,7 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
-func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err error) {
+func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined bool) (err error) {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	cert, key, err := settings.Certificate()
 	if err != nil {
@@ -151,6 +153,11 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer) (err erro
 	h := rest.New(r, checks(core, db, sink), rest.Options{
 		MaxBody: settings.MaxBody, Log: log, Collateral: own, Observe: m.Observe,
 	})
+	if confined {
+		if err := confine(settings, stderr); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(stderr, "ehsm-kms: serves https://%s\n", ln.Addr())
 	return serveUntilDone(ctx, func(ctx context.Context) error {
 		return rest.Serve(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, h, limits(settings), log)

@@ -47,7 +47,7 @@ func TestUsage(t *testing.T) {
 	} {
 		var stdout, stderr bytes.Buffer
 		getenv := func(name string) string { return row.env[name] }
-		code := run(t.Context(), row.args, getenv, &stdout, &stderr)
+		code := run(t.Context(), row.args, getenv, &stdout, &stderr, false)
 		if code != row.code || !strings.Contains(stdout.String(), row.stdout) || !strings.Contains(stderr.String(), row.stderr) {
 			t.Errorf("%s: got %d, stdout %q, stderr %q", name, code, &stdout, &stderr)
 		}
@@ -103,7 +103,7 @@ func TestRun(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, nil, func(name string) string { return env[name] }, io.Discard, stderr)
+		code <- run(ctx, nil, func(name string) string { return env[name] }, io.Discard, stderr, false)
 		stderr.Close()
 	}()
 	lines := bufio.NewScanner(says)
