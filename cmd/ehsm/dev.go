@@ -17,6 +17,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/harden/fence"
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
 )
 
@@ -73,7 +74,7 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 	a.warn("simulated TEE: keys are protected by file permissions only; do not put real keys here")
 	config.TuneCollector(ctx, a.getenv, 400)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
-	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log})
+	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Locked: true})
 	if err != nil {
 		return err
 	}
@@ -96,12 +97,29 @@ func (a *app) ready(ctx context.Context, f devFlags, server *dev.Server) error {
 			a.warn("no profile written: %v", err)
 		}
 	}
+	if err := a.confine(f.data, server); err != nil {
+		return err
+	}
 	text := fmt.Sprintf("eHSM-KMS is ready\n  url:         %s\n  fingerprint: %s\n  data:        %s\n  domain:      %s\n",
 		s.URL, cmp.Or(s.Fingerprint, "none, plain http"), s.Data, s.Domain)
 	if s.Profile != "" {
 		text += fmt.Sprintf("  profile:     %s\n  next:        %s\n", s.Profile, s.Next)
 	}
 	return a.emit(s, text)
+}
+
+// confine takes from the process what it does not need once the profile is
+// written, and says what it has taken.
+func (a *app) confine(data string, server *dev.Server) error {
+	a.warn("keys in %s", server.KeyMemory)
+	if !a.confined {
+		return nil
+	}
+	report, err := fence.Confine(fence.Paths{Write: []string{data}})
+	if err == nil {
+		a.warn("%s", report)
+	}
+	return err
 }
 
 // devTenant returns the profile of the tenant that a data directory has, as the
