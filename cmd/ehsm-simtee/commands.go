@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
+	"github.com/ehsm-kms/ehsm/internal/harden"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim/daemon"
 )
@@ -32,8 +33,29 @@ func serve(e env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := confine(e); err != nil {
+		return err
+	}
 	fmt.Fprintf(e.stderr, "ehsm-simtee: serves %s on %s\n", *dir, *socket)
 	return daemon.Serve(e.ctx, ln, p, slog.New(slog.NewTextHandler(e.stderr, nil)))
+}
+
+// confine takes from the process what the daemon does not need: it opens files of
+// all programs, but no sockets.
+func confine(e env) error {
+	if !e.confined {
+		return nil
+	}
+	hidden, err := harden.Hide()
+	if err != nil {
+		return err
+	}
+	filtered, err := harden.Filter(harden.Calls{})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stderr, "ehsm-simtee: %s\n", harden.Join(hidden, filtered))
+	return nil
 }
 
 func sign(e env, args []string) error {

@@ -20,7 +20,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(env{ctx, os.Stdout, os.Stderr, true}, os.Args[1:]))
 }
 
 const help = `ehsm-simtee is a simulated TEE, for machines without one. It protects nothing.
@@ -47,21 +47,22 @@ var errUsage = errors.New("usage")
 type env struct {
 	ctx            context.Context
 	stdout, stderr io.Writer
+	confined       bool // serve confines the process for good, which tests could not do with
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := dispatch(env{ctx, stdout, stderr}, args)
+func run(e env, args []string) int {
+	err := dispatch(e, args)
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, help)
+		fmt.Fprint(e.stdout, help)
 		return 0
 	case errors.Is(err, errUsage):
-		fmt.Fprintf(stderr, "ehsm-simtee: %v\nehsm-simtee: hint: ehsm-simtee --help\n", err)
+		fmt.Fprintf(e.stderr, "ehsm-simtee: %v\nehsm-simtee: hint: ehsm-simtee --help\n", err)
 		return 2
 	}
-	fmt.Fprintf(stderr, "ehsm-simtee: %v\n", err)
+	fmt.Fprintf(e.stderr, "ehsm-simtee: %v\n", err)
 	return 1
 }
 

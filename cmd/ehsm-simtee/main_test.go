@@ -22,7 +22,7 @@ import (
 func command(t *testing.T, want int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), args, &out, &errs); code != want {
+	if code := run(env{t.Context(), &out, &errs, false}, args); code != want {
 		t.Errorf("%q: got exit code %d, want %d: %s", args, code, want, &errs)
 	}
 	return out.String(), errs.String()
@@ -122,7 +122,7 @@ func TestServe(t *testing.T) {
 	r, w := io.Pipe()
 	ended := make(chan int)
 	go func() {
-		code := run(ctx, []string{"serve", "--dir", machine, "--socket", socket}, io.Discard, w)
+		code := run(env{ctx, io.Discard, w, false}, []string{"serve", "--dir", machine, "--socket", socket})
 		w.Close()
 		ended <- code
 	}()

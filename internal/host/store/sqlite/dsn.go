@@ -47,6 +47,7 @@ func common() []string {
 		"busy_timeout=" + strconv.FormatInt(busyTimeout.Milliseconds(), 10),
 		"page_size=" + strconv.Itoa(pageSize), // of a new file
 		"trusted_schema=OFF",
+		"temp_store=MEMORY", // the process may not make files elsewhere
 	}
 }
 
