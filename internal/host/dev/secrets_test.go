@@ -201,6 +201,28 @@ func TestConcurrentPuts(t *testing.T) {
 	}
 }
 
+// TestPutsWithoutPause has clients put values of one secret one after the other,
+// so that new ones come while others have met already: nobody loses for good.
+func TestPutsWithoutPause(t *testing.T) {
+	r := newRig(t)
+	r.do("CreateSecret", "secretName", "n", "secretData", "v0")
+	const clients, rounds = 50, 20
+	before := r.core.calls.Load()
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for i := range rounds {
+				r.do("PutSecretValue", "secretName", "n", "secretData", fmt.Sprint("v", i))
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d puts took %d calls of the core", clients*rounds, r.core.calls.Load()-before)
+	if got := r.do("DescribeSecret", "secretName", "n"); got["secretName"] != "n" {
+		t.Errorf("got %v", got)
+	}
+}
+
 // TestPurgeOfEarlierProcess schedules a deletion at a time when the core's clock
 // was two days behind, and lets the next process find it due.
 func TestPurgeOfEarlierProcess(t *testing.T) {

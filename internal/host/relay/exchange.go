@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
@@ -30,7 +29,7 @@ type exchange struct {
 	hints int             // how many of extra were asked for by earlier requests
 
 	written  *wire.RecordID // version of the secret that the request has made
-	turn     *sync.Mutex    // it is alone among those that have met at a record
+	turn     *turn          // it is alone among those that have met at a record
 	listing  bool           // it has one of the relay's places for listings
 	collated bool           // it has one of the relay's places for collateral
 	trouble  error          // of the source of collateral, for the log
@@ -70,7 +69,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 				return nil, err
 			}
 		case wire.Pending:
-			last, outcome, err := x.relay.settle(ctx, a, attempts == maxAttempts)
+			last, outcome, err := x.relay.settle(ctx, a, attempts == maxAttempts, x.inTurn)
 			if last == nil {
 				return nil, err
 			}
@@ -98,7 +97,7 @@ func (x *exchange) leave() {
 		<-x.relay.collaterals
 	}
 	if x.turn != nil {
-		x.turn.Unlock()
+		x.relay.turns.leave(x.turn, true)
 	}
 }
 
@@ -149,19 +148,21 @@ func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
 }
 
 // again prepares the repetition of a call whose writes met others. All rows
-// are read anew, the written ones included. Those of this process that have met
-// others at a record go on one after the other, so that each of them gets through.
+// are read anew, the written ones included.
 func (x *exchange) again(ctx context.Context, a *wire.Answer, attempt int) error {
-	if x.turn == nil {
-		x.turn = x.relay.turns.at(a.Writes)
-		x.turn.Lock()
-	}
 	for i := range a.Writes {
 		if w := &a.Writes[i]; w.Expected != 0 && len(x.extra) < wire.MaxRecords/2 {
 			x.want(w.ID)
 		}
 	}
-	pause(attempt)
+	if x.named && x.names.hasSecret() && len(x.extra) < wire.MaxRecords/2 {
+		for _, id := range x.relay.hints.get(x.names.secretRecord()) {
+			x.want(id) // as the one who was before has left it
+		}
+	}
+	if attempt > 2 { // it has its turn, and meets those of other processes
+		pause(attempt)
+	}
 	x.call.Listing, x.call.Listed = nil, false
 	return x.fresh(ctx, true)
 }

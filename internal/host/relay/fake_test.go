@@ -231,6 +231,13 @@ func (s *memSink) set(err error) {
 	s.fail, s.lossy = err, true
 }
 
+// has reports whether n durable entries have come.
+func (s *memSink) has(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable >= n
+}
+
 func (s *memSink) Put(ctx context.Context, a wire.Audit) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -118,16 +118,3 @@ func (x *exchange) sent() []wire.RecordID {
 func (x *exchange) exists(id wire.RecordID) bool {
 	return slices.ContainsFunc(x.call.Records, func(f wire.Ref) bool { return f.ID == id && f.Revision != 0 })
 }
-
-// turns are locks for those that have met at a record, by record.
-type turns [64]sync.Mutex
-
-// at returns the lock for changes like this one, by the first record that it
-// replaces.
-func (t *turns) at(writes []wire.Write) *sync.Mutex {
-	i := max(0, slices.IndexFunc(writes, func(w wire.Write) bool { return w.Expected != 0 }))
-	if i == len(writes) {
-		return &t[0]
-	}
-	return &t[int(writes[i].ID.ID[15])%len(t)]
-}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -195,15 +196,14 @@ func TestPeekSecret(t *testing.T) {
 func TestAllGetThrough(t *testing.T) {
 	g := newRig(t, Options{})
 	const n = 5 * maxAttempts
-	// None is stored before all are on their way.
-	var once sync.Map
-	var barrier sync.WaitGroup
-	barrier.Add(n)
-	g.store.beforeApply = func(_ context.Context, c store.Change) error {
-		if _, again := once.LoadOrStore(c.Replay.Tag, true); !again {
-			barrier.Done()
-			barrier.Wait()
-		}
+	// None is stored before the core has answered all.
+	var first sync.Once
+	g.store.beforeApply = func(context.Context, store.Change) error {
+		first.Do(func() {
+			for !g.sink.has(n) {
+				runtime.Gosched()
+			}
+		})
 		return nil
 	}
 	var wg sync.WaitGroup

@@ -24,14 +24,21 @@ type fate struct {
 // error beside an answer is for the log only. If last is set there will be no
 // repetition, so the core hears of a conflict as Failed.
 //
+// inTurn, if not nil, waits until the writes may be stored; if it then reports
+// that they cannot be any more, that is a conflict.
+//
 // The audit entries are written at the same time as the records: both must be
-// durable before the reply, and neither needs to wait for the other's disk.
-func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool) (*wire.Answer, wire.Outcome, error) {
+// durable before the reply, and neither needs to wait for the other's disk. Nor
+// do they wait for a turn, as entries of other requests wait for them.
+func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn func(context.Context, []wire.Write) bool) (*wire.Answer, wire.Outcome, error) {
 	within, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
 	defer cancel()
 	recorded := make(chan error, 1)
 	go func() { recorded <- r.record(within, &a.Audit) }()
-	f := r.apply(within, a)
+	f := fate{outcome: wire.Conflict}
+	if inTurn == nil || inTurn(within, a.Writes) {
+		f = r.apply(ctx, a)
+	}
 	auditErr := <-recorded
 	if f.outcome == wire.Conflict && (last || auditErr != nil) {
 		f = fate{outcome: wire.Failed, err: store.ErrConflict}
@@ -59,7 +66,9 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 		defer r.sweepIsDue()
 	}
 	since := r.rows.epoch.Load()
-	err := r.store.Apply(ctx, store.Change{Writes: a.Writes, Replay: a.Replay})
+	within, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
+	defer cancel()
+	err := r.store.Apply(within, store.Change{Writes: a.Writes, Replay: a.Replay})
 	switch {
 	case err == nil:
 		r.written(a.Writes, since)

@@ -133,7 +133,7 @@ func (r *Relay) sweepStep(ctx context.Context, s *wire.Sweep, last bool) (change
 		}
 		return 0, false, err
 	case wire.Pending:
-		_, outcome, err := r.settle(ctx, a, last)
+		_, outcome, err := r.settle(ctx, a, last, nil)
 		switch {
 		case outcome == wire.Stored:
 			return len(a.Writes), false, err
