@@ -24,10 +24,14 @@ const (
 	// domain is zero, as the run opens none. Fields: the caller's nonce, SHA-256
 	// of the result, the Ed25519 key that signs it; see package acceptance.
 	UseAcceptance Use = "ehsm/reportdata-acceptance/v1\x00"
+	// UseLocal binds a channel between two TEEs of one machine, in a local
+	// report. Fields: those of UseChannel, then SHA-256 of both opening messages,
+	// which name both targets.
+	UseLocal Use = "ehsm/reportdata-local/v1\x00"
 )
 
 // Uses lists the registry.
-func Uses() []Use { return []Use{UseChannel, UseInstance, UseAcceptance} }
+func Uses() []Use { return []Use{UseChannel, UseInstance, UseAcceptance, UseLocal} }
 
 // ReportData returns the REPORTDATA of a use: SHA-512 over label, domain id and
 // fields, each after its length in four bytes. No caller chooses the bytes that
