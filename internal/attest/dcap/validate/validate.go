@@ -139,13 +139,10 @@ func Check(p *Policy, r *verify.Result, in Input) (Decision, error) {
 	if err := p.usable(r, in); err != nil {
 		return Decision{}, err
 	}
-	switch {
-	case subtle.ConstantTimeCompare(r.Report.ReportData[:], in.ReportData[:]) != 1:
+	if subtle.ConstantTimeCompare(r.Report.ReportData[:], in.ReportData[:]) != 1 {
 		return Decision{}, ErrReportData
-	case r.Report.Attributes.Debug() && !p.AllowDebug:
-		return Decision{}, ErrDebug
 	}
-	enclave, err := p.enclave(&r.Report)
+	enclave, err := p.CheckEnclave(&r.Report)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -192,6 +189,16 @@ func (p *Policy) CheckMachine(r *verify.Result, in Input) (d Decision, err error
 		return Decision{}, err
 	}
 	return d, nil
+}
+
+// CheckEnclave decides about what runs, whatever the machine, and returns the
+// name of the policy's entry: enough for a local report, which the machine itself
+// vouches for. It does not read REPORTDATA. Errors: ErrDebug, ErrEnclave, ErrSVN.
+func (p *Policy) CheckEnclave(r *quote.Report) (name string, err error) {
+	if r.Attributes.Debug() && !p.AllowDebug {
+		return "", ErrDebug
+	}
+	return p.enclave(r)
 }
 
 // enclave finds the entry that accepts the enclave.
