@@ -33,7 +33,9 @@ var (
 
 // Product ids, the role of a binary among those of one signer.
 const (
-	ProductCore uint16 = 1 // also `ehsm dev`, which holds a core
+	ProductCore       uint16 = 1 // also `ehsm dev`, which holds a core
+	ProductDKeyCache  uint16 = 2 // hands the DomainKey to the cores of its node
+	ProductDKeyServer uint16 = 3 // makes and keeps the DomainKey
 )
 
 // MaxKeyInfo is the most key information of a platform's own, in bytes.
