@@ -74,7 +74,7 @@ func (a *app) verifyService(ctx context.Context, f serviceFlags) error {
 		return err
 	}
 	defer client.Close()
-	out := &serviceAnswer{URL: cfg.URL, At: v.Now().UTC(), Wanted: unaskedWanted(v.Policy != nil)}
+	out := &serviceAnswer{URL: cfg.URL, At: v.Now().UTC().Truncate(time.Second), Wanted: unaskedWanted(v.Policy != nil)}
 	report, err := v.Verify(ctx, client)
 	var refused *attested.Error
 	switch {
