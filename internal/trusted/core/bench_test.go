@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -82,5 +83,33 @@ func BenchmarkReplayAdmission(b *testing.B) {
 	for b.Loop() {
 		r.admit(wire.UUID{byte(i >> 20)}, tags[i%len(tags)], noon+int64(i/100), noon+int64(i/100))
 		i++
+	}
+}
+
+// BenchmarkVerifyQuote has a quote of an Intel machine judged, from the signed
+// request to the signed verdict, with the collateral in the message.
+func BenchmarkVerifyQuote(b *testing.B) {
+	d := newDomainAt(b, time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC))
+	d.genesis.Attestation = accepts("SWHardeningNeeded", "INTEL-SA-00615")
+	h := d.hostAt(b, Limits{}, time.Date(2025, 8, 20, 0, 0, 0, 0, time.UTC))
+	c := h.enroll()
+	fields := verifying(dcapVector(b, "automata/quotev3.hex"))
+	stated := automata(b)
+	collateral, records := stated.Append(nil), []wire.Ref{h.ref(appID(c.id()), true)}
+	bodies := make([][]byte, b.N)
+	for i := range bodies {
+		bodies[i] = c.sign(fields, h.now, fmt.Sprintf("%019d", i))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	began := processorTime(b)
+	defer func() { b.ReportMetric(float64(processorTime(b)-began)/float64(b.N), "cpu-ns/op") }()
+	for _, body := range bodies {
+		a, err := h.cores[0].Call(context.Background(), &wire.Call{
+			RequestID: "r", Action: "VerifyQuote", Body: body, Records: records, Collated: true, Collateral: collateral,
+		})
+		if err != nil || a.Code != codeOK {
+			b.Fatalf("VerifyQuote: %+v, %v", a, err)
+		}
 	}
 }
