@@ -55,6 +55,7 @@ step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./i
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/dcap/verify
 step "DCAP verification against another verifier" test/dcapdiff/run.sh
 step "the measured binary, built twice" scripts/reproducible.sh
+step "memory of keys, temporaries erased" env GOEXPERIMENT=runtimesecret go test -run "Keys|Home|Do" ./internal/trusted/secret ./internal/trusted/core
 step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/trusted/core
 step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
 step "the README's commands" scripts/readme.sh

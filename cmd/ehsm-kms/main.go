@@ -71,6 +71,7 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "--help", "-h", "help":
 		fmt.Fprintf(stdout, "ehsm-kms serves the API of a domain, with the core, ehsm-core, behind it.\n\n"+
+			"Once it serves, it can write to the directories of its settings only, start no\nprograms, and dumps no core.\n\n"+
 			"Settings come from the environment or, where that has none, from the YAML file\nthat %s names; there they are in lower case without the\nprefix, as in listen: 0.0.0.0:9000\n\n%s", config.KMSFile, config.DescribeKMS())
 		return 0
 	case "--version", "version":

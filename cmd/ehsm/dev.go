@@ -39,7 +39,8 @@ func newDev(a *app) *cobra.Command {
 		Long: `dev runs manager, core and database in one process on a simulated TEE: keys are
 protected by file permissions only. Everything it keeps is in one directory. At
 its first start it enrolls a tenant; at every start it writes how to reach the
-service as that tenant to the profile "dev", or the one of --profile.`,
+service as that tenant to the profile "dev", or the one of --profile. Once it is
+ready it can write to the data directory only, and start no programs.`,
 		Example: `  ehsm dev
   ehsm dev --data /tmp/kms --listen 127.0.0.1:0 --profile try`,
 		Args: args(0, 0),
