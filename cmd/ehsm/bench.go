@@ -15,6 +15,7 @@ import (
 
 func newBench(a *app) *cobra.Command {
 	var o bench.Options
+	var targets bool
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure what a request costs the service",
@@ -28,10 +29,16 @@ a tenant and keys stay there. Name its processes with --pid to measure their CPU
 time. CPU time and memory are measured on Linux only.`,
 		Example: `  ehsm bench
   ehsm bench --op encrypt,createkey --size 32,4096 --conns 16 --duration 1s
+  ehsm bench --targets --rounds 7
   ehsm bench --split
   ehsm bench --profile dev --pid 4711 --output json`,
 		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.bench(cmd, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if targets {
+				o.Operations, o.Conns = bench.TargetOperations(), []int{16}
+			}
+			return a.bench(cmd, o)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&o.Operations, "op", []string{"encrypt", "decrypt", "datakey"}, "`operations`: "+strings.Join(bench.OperationNames(), ", "))
@@ -40,6 +47,9 @@ time. CPU time and memory are measured on Linux only.`,
 	flags.DurationVar(&o.Duration, "duration", 3*time.Second, "`time` of a round")
 	flags.IntVar(&o.Count, "count", 0, "`requests` of a round, instead of --duration")
 	flags.IntVar(&o.Rounds, "rounds", 3, "`rounds` of each server, of which medians are taken")
+	flags.BoolVar(&targets, "targets", false, "measure the operations with targets of their own on 16 connections, and say which are met")
+	cmd.MarkFlagsMutuallyExclusive("targets", "op")
+	cmd.MarkFlagsMutuallyExclusive("targets", "conns")
 	flags.BoolVar(&o.Split, "split", false, "load ehsm-core and ehsm-kms, which are beside this program, instead of ehsm dev")
 	flags.BoolVar(&o.HTTP, "http", false, "without TLS")
 	flags.IntSliceVar(&o.PIDs, "pid", nil, "`process ids` of the service at --url")

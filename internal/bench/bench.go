@@ -267,6 +267,12 @@ func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, 
 			return row, fmt.Errorf("warm-up: %w", err)
 		}
 	}
+	var once func() error
+	if op.primitive != nil {
+		if once, err = op.primitive(size); err != nil {
+			return row, fmt.Errorf("primitive: %w", err)
+		}
+	}
 	row = newRow(op, size, conns)
 	for range r.Rounds {
 		a, err := native.round(ctx, l)
@@ -286,7 +292,13 @@ func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, 
 			r.report.addForeign(&a)
 		}
 		r.report.addForeign(&b)
-		if row.add(&a, &b); row.Errors > 0 {
+		primitive := 0.0
+		if once != nil && len(r.service.pids) > 0 {
+			if primitive, err = primitiveCPU(once, l); err != nil {
+				return row, err
+			}
+		}
+		if row.add(&a, &b, primitive); row.Errors > 0 {
 			break
 		}
 	}

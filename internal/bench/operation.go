@@ -32,15 +32,18 @@ type operation struct {
 	// prepare returns the payload, which encodes as a JSON object, and the
 	// proof of an answer to it.
 	prepare func(ctx context.Context, t *tenant, size int) (payload any, p proof, err error)
+	// primitive returns the cryptography alone on an input of that size, by the
+	// standard library; nil if that is not what the operation is about.
+	primitive func(size int) (once func() error, err error)
 }
 
 // operations returns all operations in the order of the documentation.
 func operations() []operation {
 	return slices.Concat([]operation{
-		{"encrypt", api.Encrypt, true, false, prepareEncrypt},
-		{"decrypt", api.Decrypt, true, false, prepareDecrypt},
-		{"datakey", api.GenerateDataKey, false, false, prepareDataKey},
-		{"createkey", api.CreateKey, false, false, prepareCreateKey},
+		{"encrypt", api.Encrypt, true, false, prepareEncrypt, nil},
+		{"decrypt", api.Decrypt, true, false, prepareDecrypt, nil},
+		{"datakey", api.GenerateDataKey, false, false, prepareDataKey, nil},
+		{"createkey", api.CreateKey, false, false, prepareCreateKey, nil},
 	}, asymmetricOperations(), secretOperations())
 }
 

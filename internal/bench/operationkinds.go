@@ -12,10 +12,10 @@ import (
 // asymmetricOperations measure keys of other kinds than AES.
 func asymmetricOperations() []operation {
 	return []operation{
-		{"sign-p256", api.Sign, true, false, prepareSign(api.ECP256, ehsm.SignatureOptions{})},
-		{"sign-rsa2048", api.Sign, true, false, prepareSign(api.RSA2048, ehsm.SignatureOptions{Padding: api.PSS})},
-		{"verify-p256", api.Verify, true, false, prepareVerify(api.ECP256, ehsm.SignatureOptions{})},
-		{"decrypt-rsa2048", api.AsymmetricDecrypt, true, false, prepareRSADecrypt},
+		{"sign-p256", api.Sign, true, false, prepareSign(api.ECP256, ehsm.SignatureOptions{}), primitiveSignP256},
+		{"sign-rsa2048", api.Sign, true, false, prepareSign(api.RSA2048, ehsm.SignatureOptions{Padding: api.PSS}), primitiveSignRSA},
+		{"verify-p256", api.Verify, true, false, prepareVerify(api.ECP256, ehsm.SignatureOptions{}), primitiveVerifyP256},
+		{"decrypt-rsa2048", api.AsymmetricDecrypt, true, false, prepareRSADecrypt, primitiveDecryptRSA},
 	}
 }
 
@@ -23,8 +23,8 @@ func asymmetricOperations() []operation {
 // each connection.
 func secretOperations() []operation {
 	return []operation{
-		{"getsecret", api.GetSecretValue, true, false, prepareGetSecret},
-		{"putsecret", api.PutSecretValue, true, true, preparePutSecret},
+		{"getsecret", api.GetSecretValue, true, false, prepareGetSecret, nil},
+		{"putsecret", api.PutSecretValue, true, true, preparePutSecret, nil},
 	}
 }
 
@@ -71,13 +71,14 @@ func prepareVerify(spec api.KeySpec, o ehsm.SignatureOptions) preparation {
 	}
 }
 
+const maxOAEP = 190 // bytes that OAEP-SHA-256 leaves of 2048 bits
+
 func prepareRSADecrypt(ctx context.Context, t *tenant, size int) (any, proof, error) {
 	keyID, err := t.client.CreateKey(ctx, api.RSA2048, api.EncryptDecrypt, api.InternalKey)
 	if err != nil {
 		return nil, nil, err
 	}
-	const most = 190 // bytes that OAEP-SHA-256 leaves of 2048 bits
-	plaintext := randomBytes(min(size, most))
+	plaintext := randomBytes(min(size, maxOAEP))
 	ciphertext, err := t.client.AsymmetricEncrypt(ctx, keyID, plaintext, api.OAEP)
 	q := api.AsymmetricDecryptRequest{KeyID: keyID, Ciphertext: ciphertext, PaddingMode: api.OAEP}
 	return q, func(_ context.Context, body []byte) error {

@@ -58,6 +58,11 @@ type Row struct {
 	CeilingCPU float64 `json:"ceilingCpu"` // of the ceiling server per request
 	Ratio      float64 `json:"ratio"`      // CPU to CeilingCPU of the same round
 
+	// Of the cryptography alone on all processors, and what CPU is above it, in
+	// the same rounds; where that is what the operation is about.
+	PrimitiveCPU float64 `json:"primitiveCpu,omitempty"`
+	Above        float64 `json:"above,omitempty"`
+
 	Latency        Latency `json:"latency"`
 	CeilingLatency Latency `json:"ceilingLatency"`
 
@@ -82,6 +87,8 @@ type Round struct {
 	CPU        float64 `json:"cpu"`
 	CeilingCPU float64 `json:"ceilingCpu"`
 	Ratio      float64 `json:"ratio"`
+
+	PrimitiveCPU float64 `json:"primitiveCpu,omitempty"`
 }
 
 func newReport(o Options) *Report {
@@ -132,12 +139,15 @@ func newRow(op operation, size, conns int) Row {
 	return Row{Operation: op.name, Size: size, Conns: conns}
 }
 
-// add takes the results of one round of each server.
-func (r *Row) add(service, ceiling *sample) {
+// add takes the results of one round of each server, and of the primitive if
+// that is not 0.
+func (r *Row) add(service, ceiling *sample, primitive float64) {
 	round := Round{
 		Rate:       float64(service.requests) / service.elapsed.Seconds(),
 		CPU:        service.perRequest(),
 		CeilingCPU: ceiling.perRequest(),
+
+		PrimitiveCPU: primitive,
 	}
 	if round.CeilingCPU > 0 {
 		round.Ratio = round.CPU / round.CeilingCPU
@@ -161,6 +171,9 @@ func (r *Row) finish() {
 	r.CPU = r.median(func(x Round) float64 { return x.CPU })
 	r.CeilingCPU = r.median(func(x Round) float64 { return x.CeilingCPU })
 	r.Ratio = r.median(func(x Round) float64 { return x.Ratio })
+	if r.PrimitiveCPU = r.median(func(x Round) float64 { return x.PrimitiveCPU }); r.PrimitiveCPU > 0 {
+		r.Above = r.median(func(x Round) float64 { return x.CPU - x.PrimitiveCPU })
+	}
 	r.Latency, r.CeilingLatency = quantiles(&r.latency), quantiles(&r.ceilingLatency)
 }
 
@@ -207,8 +220,13 @@ func (r *Report) WriteText(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(w, "\nCPU is the server's, user and system, per request; ratio is to the ceiling server in the same rounds.")
-	return err
+	fmt.Fprintln(w, "\nCPU is the server's, user and system, per request; ratio is to the ceiling server in the same rounds.")
+	for _, t := range r.targets() {
+		if _, err := fmt.Fprintln(w, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // number shows a measured figure, or that there is none.

@@ -17,7 +17,7 @@ func testRow(failed error) Row {
 			b.fail(failed)
 		}
 		a.latency.add(50)
-		row.add(&a, &b)
+		row.add(&a, &b, 0)
 	}
 	row.finish()
 	return row
