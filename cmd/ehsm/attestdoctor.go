@@ -12,6 +12,7 @@ import (
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/harden"
 )
 
 type doctorFlags struct {
@@ -79,7 +80,7 @@ func (a *app) doctor(ctx context.Context, f doctorFlags) error {
 		return usagef("--collateral and --pccs exclude each other")
 	}
 	d := &doctor{app: a, flags: f, now: now}
-	d.add("this machine", machine{f.machine}.detect())
+	d.add("this machine", append(machine{f.machine}.detect(), kernelProtection(harden.Probe())))
 	d.add("service", d.service(ctx))
 	d.add("collateral", d.fetch(ctx))
 	d.readPolicy(ctx)
