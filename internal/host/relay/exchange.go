@@ -33,6 +33,9 @@ type exchange struct {
 	listing  bool           // it has one of the relay's places for listings
 	collated bool           // it has one of the relay's places for collateral
 	trouble  error          // of the source of collateral, for the log
+
+	storing    context.Context // of its calls of the store; nil: there were none
+	leaveStore context.CancelFunc
 }
 
 // run asks the core until there is a reply. An error beside an answer is for
@@ -43,7 +46,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 	}
 	defer x.leave()
 	if err := x.refs(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnread, err)
 	}
 	needs, attempts := 0, 1
 	for {
@@ -69,7 +72,11 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 				return nil, err
 			}
 		case wire.Pending:
-			last, outcome, err := x.relay.settle(ctx, a, attempts == maxAttempts, x.inTurn)
+			within, err := x.atStore(ctx)
+			if err != nil {
+				return x.relay.abandon(ctx, a)
+			}
+			last, outcome, err := x.relay.settle(within, a, attempts == maxAttempts, x.inTurn)
 			if last == nil {
 				return nil, err
 			}
@@ -90,6 +97,10 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 
 // leave gives back what the exchange holds.
 func (x *exchange) leave() {
+	if x.storing != nil {
+		x.leaveStore()
+		x.relay.atStore.Add(-1)
+	}
 	if x.listing {
 		<-x.relay.listings
 	}
@@ -129,17 +140,28 @@ func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
 	for _, id := range a.NeedRecords {
 		x.want(id)
 	}
-	if err := x.fresh(ctx, true); err != nil {
-		return err
+	if a.NeedList != nil {
+		if err := x.list(ctx, *a.NeedList); err != nil {
+			return err
+		}
 	}
-	if a.NeedList == nil {
-		return nil
-	}
+	// After the listing: if all keys are deleted in between, the app record that is
+	// read now says so. The other way round keys that were deleted would be listed
+	// beside keys that were made later.
+	return x.fresh(ctx, true)
+}
+
+// list has the call carry a listing.
+func (x *exchange) list(ctx context.Context, q wire.Query) error {
 	if !x.listing {
 		x.relay.listings <- struct{}{}
 		x.listing = true
 	}
-	rows, err := x.relay.store.List(ctx, *a.NeedList, wire.UUID{})
+	within, err := x.atStore(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := x.relay.store.List(within, q, wire.UUID{})
 	if err != nil {
 		return fmt.Errorf("list records: %w", err)
 	}
@@ -183,13 +205,13 @@ func (x *exchange) refs(ctx context.Context) error {
 	if !x.named {
 		return nil
 	}
-	if !x.relay.follower.current() {
-		return x.fresh(ctx, false)
-	}
 	n := &x.names
 	if n.hasSecret() {
 		x.extra = x.relay.hints.get(n.secretRecord())
 		x.hints = len(x.extra)
+	}
+	if f := x.relay.follower; !f.current() || f.feed != nil && !mayLag(x.call.Action) {
+		return x.fresh(ctx, false)
 	}
 	var room [1 + len(n.keys) + 2]wire.RecordID
 	refs := make([]wire.Ref, 0, 1+2*n.n+2+len(x.extra))
@@ -225,6 +247,10 @@ func (x *exchange) fresh(ctx context.Context, all bool) error {
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
+	}
+	ctx, err := x.atStore(ctx)
+	if err != nil {
+		return err
 	}
 	x.relay.reads.Add(1)
 	since := x.relay.rows.epoch.Load()

@@ -22,6 +22,10 @@ type Feed interface {
 const (
 	maxPoll = 500 * time.Millisecond // between two questions to the feed
 	minPoll = 10 * time.Millisecond  // also if the feed says that there is something
+
+	// connectTime is how long a question may take once remembered rows do not count
+	// in any case: a connection is several questions.
+	connectTime = 3 * time.Second
 )
 
 // A follower knows until when the row cache counts.
@@ -30,6 +34,8 @@ type follower struct {
 	grace time.Duration
 	began time.Time
 	until atomic.Int64 // since began, in nanoseconds
+
+	failing atomic.Bool // the last question had no answer
 }
 
 // lag is the time since the changes of other nodes were last known.
@@ -64,7 +70,6 @@ func (r *Relay) follow(ctx context.Context) {
 	period := min(maxPoll, f.grace/2)
 	t := time.NewTimer(0)
 	defer t.Stop()
-	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,15 +78,21 @@ func (r *Relay) follow(ctx context.Context) {
 		case <-woken:
 			t.Stop()
 		}
-		err := r.poll(ctx, max(period, f.grace/2))
+		asked, limit := time.Now(), f.grace
+		if !f.current() {
+			limit = max(limit, connectTime)
+		}
+		err := r.poll(ctx, limit)
+		failing := f.failing.Swap(err != nil)
 		switch {
 		case err != nil && !failing && ctx.Err() == nil:
 			r.opts.Log.WarnContext(ctx, "changes of other nodes not read; remembered rows do not count until they are", "err", err)
 		case err == nil && failing:
 			r.opts.Log.InfoContext(ctx, "changes of other nodes are read again")
 		}
-		failing = err != nil
-		t.Reset(period)
+		// From when it was asked: a slow answer must not leave a time that no answer
+		// covers.
+		t.Reset(max(period-time.Since(asked), 0))
 		if !sleep(ctx, minPoll) {
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -62,10 +63,15 @@ func TestFollow(t *testing.T) {
 
 		reads := func() int {
 			before := g.store.reads
-			if _, err := g.do("Read", 1); err != nil {
+			if _, err := g.do(api.Encrypt, 1); err != nil {
 				t.Fatal(err)
 			}
 			return g.store.reads - before
+		}
+		reads()
+		before := g.store.reads
+		if _, err := g.do("Add", 2); err != nil || g.store.reads == before {
+			t.Errorf("a change goes by what is remembered (%v)", err)
 		}
 		reads()
 		for range 5 { // the feed is asked in between
@@ -133,4 +139,40 @@ func TestStaleGrace(t *testing.T) {
 	if !newFollower(nil, time.Second).current() {
 		t.Error("a store of one node needs no feed")
 	}
+}
+
+// A slowFeed takes a while to answer.
+type slowFeed struct {
+	*fakeFeed
+	takes time.Duration
+}
+
+func (f slowFeed) Next(ctx context.Context) ([]wire.RecordID, bool, error) {
+	if !sleep(ctx, f.takes) {
+		return nil, false, ctx.Err()
+	}
+	return f.fakeFeed.Next(ctx)
+}
+
+// TestSlowFeed: answers that take less than half of the grace leave no time at
+// which remembered rows do not count.
+func TestSlowFeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := slowFeed{&fakeFeed{word: make(chan struct{})}, 450 * time.Millisecond}
+		g := newRig(t, Options{Feed: feed})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { g.follow(ctx); close(done) }()
+		defer func() { cancel(); <-done }()
+		time.Sleep(feed.takes + time.Millisecond)
+		for i := range 1000 {
+			if !g.follower.current() {
+				t.Fatalf("after %d ms remembered rows do not count", i*10)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if lag := g.follower.lag(); lag > time.Second {
+			t.Errorf("got a lag of %v", lag)
+		}
+	})
 }

@@ -77,13 +77,14 @@ type Collateral interface {
 
 // Options are the bounds of a Relay. The zero value is usable.
 type Options struct {
-	// Concurrent is how many requests may be inside at once; the next one is
-	// answered with code 429. Default 1024.
+	// Concurrent is how many requests may be inside at once, and twice of how many
+	// may be at the store; the next one is answered with code 429. Default 1024.
 	Concurrent int
 	// CachedRows bounds the row cache, about 200 bytes each. Default 65536.
 	CachedRows int
-	// StoreTimeout is how long one change may wait for the store, and how long
-	// the core may then take to answer. Default 10 s.
+	// StoreTimeout is how long one request may wait for the store, with all that it
+	// reads and changes there, and how long the core may then take to answer. Default
+	// 10 s. Where Feed fails it is 2 s, or the grace if that is longer.
 	StoreTimeout time.Duration
 	// Feed tells what other nodes change in the store. Nil: there are none.
 	Feed Feed
@@ -147,6 +148,7 @@ type Relay struct {
 	opts  Options
 
 	inside  atomic.Int64  // requests being served
+	atStore atomic.Int64  // of them, those that have gone to the store
 	entries atomic.Uint64 // audit entries since the start, without checkpoints
 
 	remembered, reads atomic.Uint64 // requests by where their rows came from
@@ -215,7 +217,7 @@ func (r *Relay) Do(ctx context.Context, req Request) (Reply, error) {
 	}}
 	a, err := x.run(context.WithoutCancel(ctx))
 	if a == nil {
-		return Internal(), err
+		return refuse(req.Action, err)
 	}
 	return Reply{Code: a.Code, Body: a.Reply, Sign: a.Sign, Release: a.Release}, err
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -127,13 +128,14 @@ func TestFailures(t *testing.T) {
 		want     error // nil: any
 		resolved []wire.Outcome
 	}{
-		"core unreachable":     {"Read", func(g *rig) { g.core.before = func(*wire.Call) error { return broken } }, 500, broken, nil},
-		"core never satisfied": {"Greedy", func(*rig) {}, 500, errNeeds, nil},
-		"unknown kind":         {"Odd", func(*rig) {}, 500, errAnswer, nil},
-		"no reply":             {"Silent", func(*rig) {}, 500, errAnswer, nil},
-		"store unreadable":     {"Read", func(g *rig) { g.store.beforeGet = func([]wire.RecordID) error { return errDisk } }, 500, errDisk, nil},
-		"no audit":             {"Read", func(g *rig) { g.sink.set(errDisk) }, 500, errDisk, nil},
-		"no audit of a write":  {"Add", func(g *rig) { g.sink.set(errDisk) }, 500, errDisk, []wire.Outcome{wire.Stored}},
+		"core unreachable":              {"Read", func(g *rig) { g.core.before = func(*wire.Call) error { return broken } }, 500, broken, nil},
+		"core never satisfied":          {"Greedy", func(*rig) {}, 500, errNeeds, nil},
+		"unknown kind":                  {"Odd", func(*rig) {}, 500, errAnswer, nil},
+		"no reply":                      {"Silent", func(*rig) {}, 500, errAnswer, nil},
+		"store unreadable":              {api.Encrypt, func(g *rig) { g.store.beforeGet = func([]wire.RecordID) error { return errDisk } }, 500, errDisk, nil},
+		"store unreadable for a change": {api.CreateKey, func(g *rig) { g.store.beforeGet = func([]wire.RecordID) error { return errDisk } }, 400, errDisk, nil},
+		"no audit":                      {"Read", func(g *rig) { g.sink.set(errDisk) }, 500, errDisk, nil},
+		"no audit of a write":           {"Add", func(g *rig) { g.sink.set(errDisk) }, 500, errDisk, []wire.Outcome{wire.Stored}},
 		"no audit of a conflict": {"Add", func(g *rig) {
 			g.sink.set(errDisk)
 			g.store.beforeApply = func(context.Context, store.Change) error { return store.ErrConflict }
@@ -151,6 +153,9 @@ func TestFailures(t *testing.T) {
 			r, err := g.do(row.action, 1)
 			if r.Code != row.code || err == nil || row.want != nil && !errors.Is(err, row.want) {
 				t.Errorf("got code %d, error %v, want %d, %v", r.Code, err, row.code, row.want)
+			}
+			if row.action == api.CreateKey && string(r.Body) != databaseText {
+				t.Errorf("got %s", r.Body)
 			}
 			if row.code == 500 && string(r.Body) != internalText {
 				t.Errorf("got %s", r.Body)

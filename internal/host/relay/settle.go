@@ -37,7 +37,7 @@ func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn fu
 	go func() { recorded <- r.record(within, &a.Audit) }()
 	f := fate{outcome: wire.Conflict}
 	if inTurn == nil || inTurn(within, a.Writes) {
-		f = r.apply(ctx, a)
+		f = r.apply(within, a)
 	}
 	auditErr := <-recorded
 	if f.outcome == wire.Conflict && (last || auditErr != nil) {
@@ -45,7 +45,7 @@ func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn fu
 	}
 
 	// The core must hear the outcome, however long the store has taken.
-	within, cancelResolve := context.WithTimeout(ctx, r.opts.StoreTimeout)
+	within, cancelResolve := context.WithTimeout(context.WithoutCancel(ctx), r.opts.StoreTimeout)
 	defer cancelResolve()
 	end, err := r.core.Resolve(within, wire.Resolve{Handle: a.Handle, Outcome: f.outcome})
 	if err != nil {
@@ -60,13 +60,14 @@ func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn fu
 }
 
 // apply stores the writes and the replay entry of an answer, and finds out what
-// became of them.
+// became of them. ctx must have a deadline.
 func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 	if slices.ContainsFunc(a.Writes, func(w wire.Write) bool { return w.Sweep }) {
 		defer r.sweepIsDue()
 	}
 	since := r.rows.epoch.Load()
-	within, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
+	end, _ := ctx.Deadline()
+	within, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/lookShare))
 	defer cancel()
 	err := r.store.Apply(within, store.Change{Writes: a.Writes, Replay: a.Replay})
 	switch {
@@ -79,7 +80,7 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 		return fate{outcome: wire.Replayed}
 	}
 	err = fmt.Errorf("store %d records: %w", len(a.Writes), err)
-	stored, lost := r.look(context.WithoutCancel(ctx), a.Writes)
+	stored, lost := r.look(ctx, a.Writes)
 	if lost != nil {
 		err = errors.Join(err, fmt.Errorf("find out whether they are stored: %w", lost))
 		return fate{wire.Failed, err, true}
@@ -92,10 +93,9 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 }
 
 // look tells whether writes of unknown outcome are in the store. They are there
-// together or not at all, so one that is found stands for all.
+// together or not at all, so one that is found stands for all. It tries until ctx
+// ends.
 func (r *Relay) look(ctx context.Context, writes []wire.Write) (stored bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
-	defer cancel()
 	ids := make([]wire.RecordID, len(writes))
 	for i := range writes {
 		ids[i] = writes[i].ID

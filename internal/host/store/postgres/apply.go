@@ -43,10 +43,10 @@ const (
 //
 // Nothing is stored if it returns store.ErrConflict (another revision is there),
 // store.ErrReplayed (the replay entry is there), store.ErrInvalid (see
-// store.Change.Check), store.ErrClosed, or the error of ctx, which counts only
-// until the change has a connection: after that the outcome is awaited. After any
-// other error the outcome is unknown, as the database may have stored what it
-// could not acknowledge.
+// store.Change.Check), or store.ErrClosed. The end of ctx counts only until the
+// change has a connection: after that the outcome is awaited, until the deadline of
+// ctx or the store's. After any other error the outcome is unknown, as the database
+// may have stored what it could not acknowledge.
 //
 // c is not changed and not kept.
 func (s *Store) Apply(ctx context.Context, c store.Change) error {
@@ -58,7 +58,7 @@ func (s *Store) Apply(ctx context.Context, c store.Change) error {
 		return err
 	}
 	defer conn.Release()
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	within, cancel := s.finish(ctx)
 	defer cancel()
 	err = s.repeat(within, func() error { return apply(within, conn, &c) })
 	switch {
@@ -76,6 +76,16 @@ func (s *Store) Apply(ctx context.Context, c store.Change) error {
 		err = fmt.Errorf("apply change: %w", err)
 	}
 	return err
+}
+
+// finish returns the context of a change that has begun: it has the deadline of
+// ctx, and the store's, and no other end.
+func (s *Store) finish(ctx context.Context) (context.Context, context.CancelFunc) {
+	end := time.Now().Add(s.timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), end)
 }
 
 // repeat tries again what PostgreSQL gave up in favour of another transaction:
