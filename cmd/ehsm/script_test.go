@@ -110,7 +110,8 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(path, b, 0o600))
 }
 
-// size cuts a file to a number of bytes, less than its own if it is negative, or
+// size cuts a file to a number of bytes, less than its own if it is negative,
+// lengthens it with zeros, or
 // fills a new one with a pattern.
 func size(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
@@ -131,6 +132,7 @@ func size(ts *testscript.TestScript, neg bool, args []string) {
 	if n < 0 {
 		n += len(b)
 	}
+	b = append(b, make([]byte, max(n-len(b), 0))...)
 	ts.Check(os.WriteFile(path, b[:n], 0o600))
 }
 
