@@ -176,15 +176,21 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 
 // Kill ends the server as a crash does: SIGKILL. Its children notice and end by
 // themselves.
-func (s *Server) Kill() {
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop ends the server in order: open transactions are rolled back, connections
+// are told.
+func (s *Server) Stop() { s.end(syscall.SIGINT) }
+
+func (s *Server) end(signal os.Signal) {
 	if s.cmd != nil {
-		s.cmd.Process.Kill()
+		s.cmd.Process.Signal(signal)
 		<-s.ended
 		s.cmd = nil
 	}
 }
 
-// Start starts a server again that was killed, and returns when it serves.
+// Start starts a server again that was killed or stopped, and returns when it serves.
 func (s *Server) Start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
