@@ -50,11 +50,17 @@ func (a *Attestation) validate() error {
 	if len(a.Accept) == 0 && a.MinEvaluation == 0 {
 		return errors.New("attestation says nothing; leave it out")
 	}
-	if len(a.Accept) > maxAccept {
-		return fmt.Errorf("attestation accepts %d causes, limit %d", len(a.Accept), maxAccept)
+	return CheckAccept(a.Accept)
+}
+
+// CheckAccept refuses a list of more than 256 acceptances, one that has a cause
+// twice, and members that are not as Acceptance has them.
+func CheckAccept(list []Acceptance) error {
+	if len(list) > maxAccept {
+		return fmt.Errorf("attestation accepts %d causes, limit %d", len(list), maxAccept)
 	}
 	seen := map[[2]string]bool{}
-	for i, c := range a.Accept {
+	for i, c := range list {
 		name := [2]string{c.Status, c.Advisory}
 		switch {
 		case !slices.Contains(statuses(), c.Status):
@@ -71,8 +77,6 @@ func (a *Attestation) validate() error {
 	return nil
 }
 
-// validateSimRoot refuses a root that could be taken for Intel's, and any root
-// where simulated platforms are not admitted.
 func (g *Genesis) validateSimRoot() error {
 	if g.SimRoot == nil {
 		return nil
@@ -80,10 +84,16 @@ func (g *Genesis) validateSimRoot() error {
 	if !g.AllowSim {
 		return errors.New("simRoot without allowSim")
 	}
-	if len(g.SimRoot) > maxSimRoot {
-		return fmt.Errorf("simRoot has %d bytes, limit %d", len(g.SimRoot), maxSimRoot)
+	return CheckSimRoot(g.SimRoot)
+}
+
+// CheckSimRoot refuses what is no certificate in DER of at most 4096 bytes, and a
+// root that could be taken for Intel's.
+func CheckSimRoot(der []byte) error {
+	if len(der) > maxSimRoot {
+		return fmt.Errorf("simRoot has %d bytes, limit %d", len(der), maxSimRoot)
 	}
-	root, err := x509.ParseCertificate(g.SimRoot)
+	root, err := x509.ParseCertificate(der)
 	if err != nil {
 		return fmt.Errorf("simRoot: %w", err)
 	}
