@@ -111,8 +111,7 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // size cuts a file to a number of bytes, less than its own if it is negative,
-// lengthens it with zeros, or
-// fills a new one with a pattern.
+// lengthens it with zeros, or fills a new one with a pattern.
 func size(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: size FILE BYTES")
