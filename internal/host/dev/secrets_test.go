@@ -34,6 +34,7 @@ type rig struct {
 	relay *relay.Relay
 	store *watchedStore
 	core  *codedCore
+	sink  *auditsink.Sink
 	shift atomic.Int64 // of the core's clock, nanoseconds
 
 	tenant, key string
@@ -77,32 +78,41 @@ func coded(a *wire.Answer, err error) (*wire.Answer, error) {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t}
 	dir := t.TempDir()
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, StoreFile), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	st := &watchedStore{Store: db}
+	r := openRig(t, dir, true, st)
+	r.store = st
+	result := r.send(relay.Request{ID: "r", Action: "Enroll", Get: true})
+	r.tenant, r.key = result["appid"].(string), result["apikey"].(string)
+	return r
+}
+
+// openRig starts a node of the domain in dir, which it makes if it is the first.
+// Its core's clock is two days behind.
+func openRig(t *testing.T, dir string, first bool, st relay.Store) *rig {
+	t.Helper()
+	r := &rig{t: t}
 	r.shift.Store(int64(-48 * time.Hour))
 	clock := func() time.Time { return time.Now().Add(time.Duration(r.shift.Load())) }
 	machine, err := sim.Open(filepath.Join(dir, SimDir), tee.ProductCore, coreSVN)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := openCore(Options{Dir: dir, Clock: clock, Log: slog.New(slog.DiscardHandler)}, machine, true, secret.NewHeap())
+	c, err := openCore(Options{Dir: dir, Clock: clock, Log: slog.New(slog.DiscardHandler)}, machine, first, secret.NewHeap())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.core = &codedCore{Core: c}
-	db, err := sqlite.Open(t.Context(), filepath.Join(dir, StoreFile), sqlite.Options{})
-	if err != nil {
+	if r.sink, err = auditsink.Open(t.TempDir(), auditsink.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	r.store = &watchedStore{Store: db}
-	sink, err := auditsink.Open(filepath.Join(dir, AuditDir), auditsink.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close(); sink.Close() })
-	r.relay = relay.New(r.core, r.store, sink, relay.Options{})
-	result := r.send(relay.Request{ID: "r", Action: "Enroll", Get: true})
-	r.tenant, r.key = result["appid"].(string), result["apikey"].(string)
+	t.Cleanup(func() { r.sink.Close() })
+	r.relay = relay.New(r.core, st, r.sink, relay.Options{})
 	return r
 }
 
