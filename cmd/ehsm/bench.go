@@ -16,6 +16,7 @@ import (
 func newBench(a *app) *cobra.Command {
 	var o bench.Options
 	var targets bool
+	var nodes []string
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure what a request costs the service",
@@ -26,18 +27,22 @@ compare are the server's CPU time per request and its ratio to the ceiling.
 
 With --url or --profile it loads a service that runs already, which must be yours:
 a tenant and keys stay there. Name its processes with --pid to measure their CPU
-time. CPU time and memory are measured on Linux only.`,
+time. CPU time and memory are measured on Linux only.
+
+With --nodes it loads a service of several nodes: one of them alone, then two, and
+so on. They must have one certificate; --pid names the processes of all of them.`,
 		Example: `  ehsm bench
   ehsm bench --op encrypt,createkey --size 32,4096 --conns 16 --duration 1s
   ehsm bench --targets --rounds 7
   ehsm bench --split
-  ehsm bench --profile dev --pid 4711 --output json`,
+  ehsm bench --profile dev --pid 4711 --output json
+  ehsm bench --nodes https://10.0.0.1:9000,https://10.0.0.2:9000 --conns 64`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if targets {
 				o.Operations, o.Conns = bench.TargetOperations(), []int{16}
 			}
-			return a.bench(cmd, o)
+			return a.bench(cmd, o, nodes)
 		},
 	}
 	flags := cmd.Flags()
@@ -52,12 +57,19 @@ time. CPU time and memory are measured on Linux only.`,
 	cmd.MarkFlagsMutuallyExclusive("targets", "conns")
 	flags.BoolVar(&o.Split, "split", false, "load ehsm-core and ehsm-kms, which are beside this program, instead of ehsm dev")
 	flags.BoolVar(&o.HTTP, "http", false, "without TLS")
-	flags.IntSliceVar(&o.PIDs, "pid", nil, "`process ids` of the service at --url")
+	flags.IntSliceVar(&o.PIDs, "pid", nil, "`process ids` of the service at --url or --nodes")
+	flags.StringSliceVar(&nodes, "nodes", nil, "`URLs` of the nodes of a service that runs already")
 	cmd.AddCommand(newBenchFill(a))
 	return cmd
 }
 
-func (a *app) bench(cmd *cobra.Command, o bench.Options) (err error) {
+func (a *app) bench(cmd *cobra.Command, o bench.Options, nodes []string) (err error) {
+	if len(nodes) > 0 {
+		if a.url != "" {
+			return usageError{errors.New("--url is one service and --nodes are several, want one of the two")}
+		}
+		a.url, o.Nodes = nodes[0], nodes[1:]
+	}
 	if o.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}

@@ -34,6 +34,7 @@ const (
 	maxConns    = 1024
 	maxDuration = 10 * time.Minute
 	maxRounds   = 100
+	maxNodes    = 64
 	maxPID      = 1 << 22 // of Linux on 64 bits
 )
 
@@ -53,8 +54,13 @@ type Options struct {
 	// started, on loopback.
 	Service ehsm.Config
 
-	// PIDs are the processes of the service at the URL, on this machine. Without
-	// them its CPU time is not measured.
+	// Nodes are the URLs of further nodes of the service at the URL, which are
+	// authenticated as it is. Each row is then measured with the first node alone,
+	// with two of them, and so on; the connections are spread over them evenly.
+	Nodes []string
+
+	// PIDs are the processes of the service at the URL and of its further nodes, on
+	// this machine. Without them its CPU time is not measured.
 	PIDs []int
 
 	// Split starts ehsm-core and ehsm-kms, which are beside Program, instead of
@@ -134,6 +140,12 @@ func (o *Options) complete() error {
 		return fmt.Errorf("count is %d, want at least 0", o.Count)
 	case o.Service.URL == "" && (len(o.PIDs) > 0 || o.Service.CAFile+o.Service.Fingerprint+o.Service.AppID != ""):
 		return errors.New("process ids, certificate and credentials are those of a service at a URL, and there is none")
+	case o.Service.URL == "" && len(o.Nodes) > 0:
+		return errors.New("further nodes are those of a service at a URL, and there is none")
+	case len(o.Nodes) >= maxNodes:
+		return fmt.Errorf("nodes are %d, want at most %d", len(o.Nodes)+1, maxNodes)
+	case len(o.Nodes) > 0 && slices.Min(o.Conns) <= len(o.Nodes):
+		return fmt.Errorf("numbers of connections are %v, want at least one for each of %d nodes", o.Conns, len(o.Nodes)+1)
 	case o.Service.URL != "" && (o.Split || o.HTTP):
 		return errors.New("the service at the URL is started already: split and http have no effect on it")
 	case o.Split && o.HTTP:
@@ -147,6 +159,7 @@ type run struct {
 	Options
 	service *service
 	native  endpoint
+	nodes   []endpoint // native and the further ones
 	ceiling endpoint
 	pids    []int // of the ceiling server
 	tenant  *tenant
@@ -206,10 +219,12 @@ func (r *run) startService(ctx context.Context, start *starter) (sv *service, er
 	if r.Service.URL == "" {
 		r.Service.URL, r.Service.Insecure = sv.url, true // any certificate, and nothing but loopback
 	}
-	if r.native, err = newEndpoint(r.Service); err != nil {
+	if r.nodes, err = newEndpoints(r.Service, r.Nodes); err != nil {
 		sv.stop()
+		return sv, err
 	}
-	return sv, err
+	r.native = r.nodes[0]
+	return sv, nil
 }
 
 // enroll makes the tenant whose requests are measured.
@@ -234,22 +249,36 @@ func (r *run) rows(ctx context.Context) error {
 		}
 		for _, size := range sizes {
 			for _, conns := range r.Conns {
-				fmt.Fprintf(r.Progress, "%s, %d bytes, %d connections\n", op.name, size, conns)
-				row, err := r.row(ctx, op, size, conns)
-				if err != nil {
+				if err := r.rowsOnNodes(ctx, op, size, conns); err != nil {
 					return fmt.Errorf("%s, %d bytes, %d connections: %w", op.name, size, conns, err)
 				}
-				r.report.Rows = append(r.report.Rows, row)
 			}
 		}
 	}
 	return nil
 }
 
+// rowsOnNodes measures one operation with one node, with two, and so on.
+func (r *run) rowsOnNodes(ctx context.Context, op operation, size, conns int) error {
+	for n := range r.nodes {
+		text := ""
+		if len(r.nodes) > 1 {
+			text = fmt.Sprintf(", %d of %d nodes", n+1, len(r.nodes))
+		}
+		fmt.Fprintf(r.Progress, "%s, %d bytes, %d connections%s\n", op.name, size, conns, text)
+		row, err := r.row(ctx, op, size, conns, n+1)
+		if err != nil {
+			return err
+		}
+		r.report.Rows = append(r.report.Rows, row)
+	}
+	return nil
+}
+
 // row measures one operation in alternating rounds. It stops early when a
 // request fails.
-func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, err error) {
-	native, err := r.nativeSide(ctx, op, size, conns)
+func (r *run) row(ctx context.Context, op operation, size, conns, nodes int) (row Row, err error) {
+	native, err := r.nativeSide(ctx, op, size, conns, r.nodes[:nodes])
 	if err != nil {
 		return row, fmt.Errorf("connect to the service: %w", err)
 	}
@@ -274,6 +303,9 @@ func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, 
 		}
 	}
 	row = newRow(op, size, conns)
+	if len(r.nodes) > 1 {
+		row.Nodes = nodes
+	}
 	for range r.Rounds {
 		a, err := native.round(ctx, l)
 		if err != nil {
@@ -306,10 +338,10 @@ func (r *run) row(ctx context.Context, op operation, size, conns int) (row Row, 
 	return row, nil
 }
 
-func (r *run) nativeSide(ctx context.Context, op operation, size, conns int) (*side, error) {
+func (r *run) nativeSide(ctx context.Context, op operation, size, conns int, nodes []endpoint) (*side, error) {
 	var text []byte
 	var p proof
-	return newSide(ctx, r.native, r.service.pids, conns, func() (*worker, proof, error) {
+	return newSide(ctx, nodes, r.service.pids, conns, func(e endpoint) (*worker, proof, error) {
 		if text == nil || op.own {
 			payload, q, err := op.prepare(ctx, r.tenant, size)
 			if err != nil {
@@ -320,7 +352,7 @@ func (r *run) nativeSide(ctx context.Context, op operation, size, conns int) (*s
 			}
 			p = q
 		}
-		s, err := newNativeSource(r.native.host, r.tenant.client, r.tenant.cred, op.action, text)
+		s, err := newNativeSource(e.host, r.tenant.client, r.tenant.cred, op.action, text)
 		return &worker{source: s, check: checkNative}, p, err
 	})
 }
@@ -331,16 +363,18 @@ func (r *run) ceilingSide(ctx context.Context, size, conns int) (*side, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSide(ctx, r.ceiling, r.pids, conns, func() (*worker, proof, error) {
+	return newSide(ctx, []endpoint{r.ceiling}, r.pids, conns, func(endpoint) (*worker, proof, error) {
 		return &worker{source: s}, proveCeiling(plaintext), nil
 	})
 }
 
-// newSide opens the connections and proves one answer on each.
-func newSide(ctx context.Context, e endpoint, pids []int, conns int, newWorker func() (*worker, proof, error)) (*side, error) {
+// newSide opens the connections, to the nodes in turns, and proves one answer on
+// each.
+func newSide(ctx context.Context, nodes []endpoint, pids []int, conns int, newWorker func(endpoint) (*worker, proof, error)) (*side, error) {
 	d := &side{pids: pids}
-	for range conns {
-		w, p, err := newWorker()
+	for i := range conns {
+		e := nodes[i%len(nodes)]
+		w, p, err := newWorker(e)
 		if err == nil {
 			w.conn, err = e.dial(ctx)
 		}

@@ -155,6 +155,11 @@ func TestRunRefused(t *testing.T) {
 		{"negative count", nil, func(o *Options) { o.Count = -1 }, "want at least 0"},
 		{"insecure far away", nil, func(o *Options) { o.Service = plainService("http://192.0.2.1:1") }, "loopback"},
 		{"credentials without URL", nil, func(o *Options) { o.Service.AppID = "a" }, "there is none"},
+		{"nodes without URL", nil, func(o *Options) { o.Nodes = []string{"http://127.0.0.1:1"} }, "there is none"},
+		{"too many nodes", nil, func(o *Options) { o.Service.URL, o.Nodes = "http://127.0.0.1:1", make([]string, maxNodes) }, "want at most 64"},
+		{"node without port", nil, func(o *Options) {
+			o.Service, o.Nodes, o.Conns = plainService(serve(t)), []string{"http://127.0.0.1"}, []int{2}
+		}, "want one with a port"},
 		{"process without URL", nil, func(o *Options) { o.PIDs = []int{1} }, "there is none"},
 		{"split beside nothing", nil, func(o *Options) { o.Split = true }, "ehsm-simtee: no such file"},
 		{"split without TLS", nil, func(o *Options) { o.Split, o.HTTP = true, true }, "TLS only"},

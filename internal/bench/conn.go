@@ -51,6 +51,20 @@ func newEndpoint(cfg ehsm.Config) (endpoint, error) {
 	return e, err
 }
 
+// newEndpoints returns the endpoints of a service and of its further nodes.
+func newEndpoints(cfg ehsm.Config, further []string) ([]endpoint, error) {
+	all := make([]endpoint, 0, 1+len(further))
+	for _, u := range append([]string{cfg.URL}, further...) {
+		cfg.URL = u
+		e, err := newEndpoint(cfg)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
 func tlsConfig(host string, cfg ehsm.Config) (*tls.Config, error) {
 	t := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -52,6 +53,7 @@ type Row struct {
 	Operation string `json:"operation"`
 	Size      int    `json:"size"` // bytes of the plaintext
 	Conns     int    `json:"conns"`
+	Nodes     int    `json:"nodes,omitempty"` // that the connections were spread over; 0: the service is one
 
 	Rate       float64 `json:"rate"`       // requests per second
 	CPU        float64 `json:"cpu"`        // of the server per request
@@ -211,9 +213,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "operation\tbytes\tconns\treq/s\tCPU us\tceiling us\tratio\tp50 us\tp95 us\tp99 us\tceiling p50\tp99\terrors\t")
+	fmt.Fprintln(t, "operation\tbytes\tconns\t"+r.nodesColumn("nodes")+"req/s\tCPU us\tceiling us\tratio\tp50 us\tp95 us\tp99 us\tceiling p50\tp99\terrors\t")
 	for _, row := range r.Rows {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.0f\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%d\t\n", row.Operation, row.Size, row.Conns, row.Rate,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s%.0f\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%d\t\n", row.Operation, row.Size, row.Conns, r.nodesColumn(strconv.Itoa(row.Nodes)), row.Rate,
 			number(row.CPU, 1), number(row.CeilingCPU, 1), number(row.Ratio, 2),
 			row.Latency.P50, row.Latency.P95, row.Latency.P99, row.CeilingLatency.P50, row.CeilingLatency.P99, row.Errors)
 	}
@@ -227,6 +229,15 @@ func (r *Report) WriteText(w io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// nodesColumn is a cell of the column for nodes, which there is if a service of
+// several was measured.
+func (r *Report) nodesColumn(text string) string {
+	if len(r.Rows) == 0 || r.Rows[0].Nodes == 0 {
+		return ""
+	}
+	return text + "\t"
 }
 
 // number shows a measured figure, or that there is none.
