@@ -142,7 +142,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		background = append(background, fetcher.Run)
 	}
 	m := metrics.New(metrics.Sources{
-		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats, Core: core.Connected,
+		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats, Core: core.Connected, Meter: core,
 	})
 	if settings.Metrics != "" {
 		serve, err := listenMetrics(settings.Metrics, m, stderr)

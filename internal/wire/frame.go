@@ -20,6 +20,7 @@ const (
 	OpResolve
 	OpSweep
 	OpCheckpoint
+	OpStats
 	OpRefused // reply only: the payload is text, the message could not be executed
 )
 

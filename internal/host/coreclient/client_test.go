@@ -86,6 +86,8 @@ func (c *farConn) serve(info wire.Info) {
 		switch {
 		case f.Op == wire.OpInfo:
 			c.reply(f, info)
+		case f.Op == wire.OpStats:
+			c.reply(f, wire.Stats{Keys: 5})
 		case answer != nil:
 			answer(c, f)
 		default:
@@ -159,6 +161,12 @@ func TestOperations(t *testing.T) {
 		}
 		if a, err := c.Sweep(t.Context(), &wire.Sweep{}); err != nil || string(a.Reply) != "done" {
 			t.Errorf("sweep: got %+v, %v", a, err)
+		}
+		if i, ok := c.Connected(); !ok || i.Version != "1" {
+			t.Errorf("connected: got %+v, %t", i, ok)
+		}
+		if s, err := c.Stats(t.Context()); err != nil || s.Keys != 5 {
+			t.Errorf("stats: got %+v, %v", s, err)
 		}
 		if a, err := c.Checkpoint(t.Context()); err != nil || string(a.Reply) != "done" {
 			t.Errorf("checkpoint: got %+v, %v", a, err)

@@ -40,6 +40,19 @@ func (c *Client) Checkpoint(ctx context.Context) (*wire.Answer, error) {
 	return c.ask(ctx, wire.OpCheckpoint, empty{})
 }
 
+// Stats implements wire.Meter.
+func (c *Client) Stats(ctx context.Context) (wire.Stats, error) {
+	s := c.pick(nil)
+	if s == nil {
+		return wire.Stats{}, ErrUnreachable
+	}
+	f, err := s.roundTrip(ctx, wire.OpStats, empty{})
+	if err != nil {
+		return wire.Stats{}, err
+	}
+	return wire.DecodeStats(f.Payload)
+}
+
 // Resolve implements wire.Core. It goes to the instance whose answer is to be
 // resolved, and fails with ErrRestarted if that is gone.
 func (c *Client) Resolve(ctx context.Context, r wire.Resolve) (*wire.Answer, error) {

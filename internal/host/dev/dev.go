@@ -160,7 +160,7 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: source})
 	m := metrics.New(metrics.Sources{
 		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats,
-		Core: func() (wire.Info, bool) { return s.Info, true },
+		Core: func() (wire.Info, bool) { return s.Info, true }, Meter: c,
 	})
 	h := rest.New(r, checks(db, sink), rest.Options{Log: o.Log, Collateral: source, Observe: m.Observe, Metrics: m.Handler()})
 	s.run(ctx, stack, func(ctx context.Context) error { return rest.Serve(ctx, ln, config, h, rest.Limits{}, o.Log) },

@@ -1,7 +1,9 @@
 package metrics
 
 import (
+	"context"
 	"encoding/hex"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,6 +21,8 @@ type Sources struct {
 	Relay   func() relay.Stats
 	// Core describes the core that serves now; false: none.
 	Core func() (wire.Info, bool)
+	// Meter tells what that core does.
+	Meter wire.Meter
 }
 
 // A state is what all sources told at one moment.
@@ -29,6 +33,7 @@ type state struct {
 	relay   relay.Stats
 	core    wire.Info
 	there   bool
+	meter   wire.Stats
 }
 
 // A reading is a metric that is read from the state.
@@ -56,6 +61,19 @@ func readings() []reading {
 				return []string{s.version, s.core.Platform, text(s.core.Simulated), hex.EncodeToString(s.core.Domain[:]), s.core.Instance.String()}
 			}},
 		one("ehsm_core_up", gauge, "1: a core is connected.", func(s *state) float64 { return flag(s.there) }),
+		one("ehsm_core_answered_total", counter, "Requests that the core has answered, refused ones included.", func(s *state) float64 { return float64(s.meter.Answered) }),
+		one("ehsm_core_replayed_total", counter, "Of these, refused because they had been used at this core before.", func(s *state) float64 { return float64(s.meter.Replayed) }),
+		one("ehsm_core_unauthenticated_total", counter, "Of these, refused because the signature was wrong.", func(s *state) float64 { return float64(s.meter.Unauthenticated) }),
+		one("ehsm_core_internal_total", counter, "Of these, answered with code 500.", func(s *state) float64 { return float64(s.meter.Internal) }),
+		one("ehsm_core_replays", gauge, "Requests that the core remembers, to refuse them a second time.", func(s *state) float64 { return float64(s.meter.Replays) }),
+		one("ehsm_core_seen", gauge, "Changed records whose newest revision the core remembers, to refuse older ones.", func(s *state) float64 { return float64(s.meter.Seen) }),
+		one("ehsm_core_apps", gauge, "Tenants opened in the core's memory.", func(s *state) float64 { return float64(s.meter.Apps) }),
+		one("ehsm_core_keys", gauge, "Keys opened there.", func(s *state) float64 { return float64(s.meter.Keys) }),
+		one("ehsm_core_key_versions", gauge, "Key versions opened there.", func(s *state) float64 { return float64(s.meter.Versions) }),
+		one("ehsm_core_secrets", gauge, "Secrets opened there.", func(s *state) float64 { return float64(s.meter.Secrets) }),
+		one("ehsm_core_secret_versions", gauge, "Versions of secrets there, encrypted.", func(s *state) float64 { return float64(s.meter.Values) }),
+		one("ehsm_core_pending", gauge, "Changes that the core holds back until they are stored.", func(s *state) float64 { return float64(s.meter.Pending) }),
+		one("ehsm_core_heap_bytes", gauge, "Memory that the core uses for data.", func(s *state) float64 { return float64(s.meter.HeapBytes) }),
 		one("ehsm_requests_inside", gauge, "Requests being served now.", func(s *state) float64 { return float64(s.relay.Inside) }),
 		one("ehsm_requests_inside_limit", gauge, "How many may be served at a time; further ones are busy.", func(s *state) float64 { return float64(s.relay.Limit) }),
 		one("ehsm_row_cache_hits_total", counter, "Requests whose rows were all remembered.", func(s *state) float64 { return float64(s.relay.Remembered) }),
@@ -83,6 +101,9 @@ func readings() []reading {
 	}
 }
 
+// meterTimeout is how long a scrape waits for the core.
+const meterTimeout = 2 * time.Second
+
 // A collector reads all sources once for each scrape.
 type collector struct {
 	sources  Sources
@@ -109,6 +130,12 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := &state{version: c.sources.Version, store: c.sources.Store(), audit: c.sources.Audit(), relay: c.sources.Relay()}
 	s.core, s.there = c.sources.Core()
+	ctx, cancel := context.WithTimeout(context.Background(), meterTimeout)
+	defer cancel()
+	var err error
+	if s.meter, err = c.sources.Meter.Stats(ctx); err != nil {
+		s.there = false // it does not answer
+	}
 	for i, r := range c.readings {
 		kind, labels := prometheus.GaugeValue, []string(nil)
 		if r.Kind == counter {

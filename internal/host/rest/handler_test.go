@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -264,40 +265,63 @@ func TestIdenticalRequestsInARow(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
+	var log bytes.Buffer
+	broken := map[string]error{}
+	check := func(name string) Check {
+		return Check{name, func(context.Context) error { return broken[name] }}
+	}
+	h := New(relayFunc(echo), []Check{check("store")}, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	want := func(status int, body string) {
+		t.Helper()
+		if w := send(h, "GET", "/readyz", nil); w.Code != status || w.Body.String() != body {
+			t.Errorf("got HTTP %d %s, want %d %s", w.Code, w.Body, status, body)
+		}
+	}
+	well, failing := `{"checks":{"store":"ok"},"ready":true}`, `{"checks":{"store":"failing"},"ready":false}`
+	want(200, well)
+	broken["store"] = errors.New("/secret/path is gone")
+	want(503, failing)
+	want(503, failing)
+	delete(broken, "store")
+	want(200, well)
+	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "/secret/path") {
+		t.Errorf("got %d lines:\n%s", n, &log)
+	}
+	if w := send(h, "GET", "/healthz", nil); w.Code != 200 || w.Body.String() != `{"status":"ok"}` {
+		t.Errorf("healthz: got HTTP %d %s", w.Code, w.Body)
+	}
+}
+
+// TestManyAskAtOnce has many ask while the checks run: none gets a verdict that
+// is older than his question, and the checks run once for all of them.
+func TestManyAskAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		broken, asked := map[string]error{}, 0
-		check := func(name string) Check {
-			return Check{name, func(context.Context) error { asked++; return broken[name] }}
-		}
-		h := New(relayFunc(echo), []Check{check("store")}, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-		want := func(status int, body string) {
-			t.Helper()
-			if w := send(h, "GET", "/readyz", nil); w.Code != status || w.Body.String() != body {
-				t.Errorf("got HTTP %d %s, want %d %s", w.Code, w.Body, status, body)
+		asked := 0
+		broken := errors.New("broken")
+		h := New(relayFunc(echo), []Check{{"store", func(context.Context) error {
+			asked++
+			verdict := broken
+			time.Sleep(time.Second)
+			return verdict
+		}}}, Options{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if w := send(h, "GET", "/readyz", nil); w.Code != 503 {
+				t.Errorf("the first: got HTTP %d", w.Code)
 			}
+		})
+		synctest.Wait()
+		broken = nil
+		for range 100 {
+			wg.Go(func() {
+				if w := send(h, "GET", "/readyz", nil); w.Code != 200 {
+					t.Errorf("the others: got HTTP %d", w.Code)
+				}
+			})
 		}
-		well, failing := `{"checks":{"store":"ok"},"ready":true}`, `{"checks":{"store":"failing"},"ready":false}`
-		want(200, well)
-		broken["store"] = errors.New("/secret/path is gone")
-		for range 100 { // anybody may ask, as often as he likes
-			want(200, well)
-		}
-		if asked != 1 {
-			t.Errorf("the check was asked %d times at one moment", asked)
-		}
-		time.Sleep(probeAge + 1)
-		want(503, failing)
-		time.Sleep(probeAge + 1)
-		want(503, failing)
-		delete(broken, "store")
-		time.Sleep(probeAge + 1)
-		want(200, well)
-		if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "/secret/path") {
-			t.Errorf("got %d lines:\n%s", n, &log)
-		}
-		if w := send(h, "GET", "/healthz", nil); w.Code != 200 || w.Body.String() != `{"status":"ok"}` {
-			t.Errorf("healthz: got HTTP %d %s", w.Code, w.Body)
+		wg.Wait()
+		if asked != 2 {
+			t.Errorf("the check was asked %d times, want 2", asked)
 		}
 	})
 }

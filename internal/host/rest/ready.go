@@ -15,11 +15,7 @@ type Check struct {
 	Probe func(context.Context) error
 }
 
-const (
-	probeTimeout = 2 * time.Second
-	// probeAge is how long a verdict serves others who ask: anybody may.
-	probeAge = 250 * time.Millisecond
-)
+const probeTimeout = 2 * time.Second
 
 // readiness runs checks for /readyz. It shows names and verdicts to everybody,
 // causes only to the log, and those only when a verdict changes.
@@ -30,8 +26,13 @@ type readiness struct {
 	mu      sync.Mutex
 	failing map[string]bool
 
-	asking sync.Mutex // held while the checks run
-	at     time.Time  // of the last verdict
+	asking        sync.Mutex
+	running, next *round // nil: none
+}
+
+// A round is one run of the checks, for all who asked before it began.
+type round struct {
+	done   chan struct{} // closed when the verdict is there
 	status int
 	body   []byte
 }
@@ -40,16 +41,33 @@ func newReadiness(checks []Check, log *slog.Logger) *readiness {
 	return &readiness{checks: checks, log: log, failing: map[string]bool{}}
 }
 
-// check returns the verdict of this moment, or one that is hardly older.
+// check returns a verdict that is no older than the call. Anybody may ask, so
+// one round at a time serves all who wait for it.
 func (r *readiness) check(ctx context.Context) (status int, body []byte) {
 	r.asking.Lock()
-	defer r.asking.Unlock()
-	if r.at.IsZero() || time.Since(r.at) > probeAge {
-		// Not for one caller alone: who goes away must not leave a verdict behind.
-		r.status, r.body = r.probe(context.WithoutCancel(ctx))
-		r.at = time.Now()
+	if x := r.next; x != nil {
+		r.asking.Unlock()
+		<-x.done
+		return x.status, x.body
 	}
-	return r.status, r.body
+	x, before := &round{done: make(chan struct{})}, r.running
+	r.next = x
+	r.asking.Unlock()
+	if before != nil {
+		<-before.done
+	}
+	r.asking.Lock()
+	r.next, r.running = nil, x
+	r.asking.Unlock()
+	// Not for one caller alone: who goes away must not leave a verdict behind.
+	x.status, x.body = r.probe(context.WithoutCancel(ctx))
+	close(x.done)
+	r.asking.Lock()
+	defer r.asking.Unlock()
+	if r.running == x {
+		r.running = nil
+	}
+	return x.status, x.body
 }
 
 // probe asks everything and returns HTTP status 200 if all is well, else 503,

@@ -82,6 +82,13 @@ func (c *cache[V]) put(id wire.RecordID, revision uint64, tag wire.Tag, v V) boo
 	return true
 }
 
+// size is how many states are cached.
+func (c *cache[V]) size() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return uint64(len(c.entries))
+}
+
 // evict frees a slot of the full ring. The caller must hold c.mu.
 func (c *cache[V]) evict() int {
 	for c.ring[c.hand].used.Swap(false) {

@@ -86,6 +86,7 @@ type Core struct {
 	window    int64 // milliseconds
 	clock     *clock
 	chain     *audit.Chain
+	counts    counts
 	instance  instanceKey
 	quoting   *quoting
 	judge     *judge
@@ -290,6 +291,7 @@ func (x *request) record(err error) wire.Audit {
 		r := asRefusal(err)
 		code, reason = r.code, r.reason
 	}
+	x.core.counts.note(code, reason)
 	e := &trail.Entry{
 		Kind: trail.Request, Time: x.now, RequestID: x.call.RequestID, Tenant: x.tenant, Action: x.call.Action,
 		Key: x.key, KeyVersion: x.keyVersion, Code: uint16(code), Reason: reason,

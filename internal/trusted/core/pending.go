@@ -31,6 +31,13 @@ func (p *pending) add(x *request) (uint64, bool) {
 	return p.last, true
 }
 
+// size is how many are open.
+func (p *pending) size() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return uint64(len(p.open))
+}
+
 // take removes and returns what add was given.
 func (p *pending) take(handle uint64) (*request, bool) {
 	p.mu.Lock()

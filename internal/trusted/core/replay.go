@@ -149,6 +149,13 @@ func (r *replays) dropBucket(t *tenantReplays, number int64) {
 	}
 }
 
+// size is how many requests are remembered.
+func (r *replays) size() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return uint64(r.count)
+}
+
 // room makes room for one more entry of t. A tenant over its bound, or over its
 // fair share of a full cache, pays with its own floor. One below its share may
 // go over the total by a quarter, until those above theirs have paid.

@@ -79,6 +79,13 @@ func (s *seen) bury(id wire.RecordID) {
 	s.set(id, state{revision: buried}, ok)
 }
 
+// size is how many records are remembered.
+func (s *seen) size() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return uint64(len(s.states))
+}
+
 // set notes a state, in place of the oldest entry if there is no room. The
 // caller must hold s.mu.
 func (s *seen) set(id wire.RecordID, now state, known bool) {

@@ -117,6 +117,9 @@ func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 	case wire.OpCheckpoint:
 		return func(ctx context.Context) (appender, error) { return s.core.Checkpoint(ctx) }, here, nil
 	}
+	if m, ok := s.core.(wire.Meter); ok && f.Op == wire.OpStats {
+		return func(ctx context.Context) (appender, error) { return m.Stats(ctx) }, here, nil
+	}
 	return nil, here, fmt.Errorf("operation %d is no request", f.Op)
 }
 

@@ -67,6 +67,10 @@ func (c *fakeCore) Checkpoint(context.Context) (*wire.Answer, error) {
 	return c.reply("checkpoint"), nil
 }
 
+func (c *fakeCore) Stats(context.Context) (wire.Stats, error) {
+	return wire.Stats{Answered: 77}, nil
+}
+
 // pipes is a listener whose connections are in memory, so that they work in a
 // bubble of package synctest.
 type pipes struct {
@@ -139,6 +143,10 @@ func (p *peer) receive() string {
 		i, err := wire.DecodeInfo(f.Payload)
 		return fmt.Sprintf("%d info %s %v", f.Number, i.Version, err)
 	}
+	if f.Op == wire.OpStats {
+		s, err := wire.DecodeStats(f.Payload)
+		return fmt.Sprintf("%d stats %d %v", f.Number, s.Answered, err)
+	}
 	a, err := wire.DecodeAnswer(f.Payload)
 	if err != nil {
 		return err.Error()
@@ -198,8 +206,10 @@ func TestOperations(t *testing.T) {
 			{"empty sweep", wire.OpSweep, nil, "11 refused: decode sweep: malformed encoding: got 0 bytes, want 1"},
 			{"info with payload", wire.OpInfo, refusal("x"), "12 refused: operation 1 has a payload of 1 bytes"},
 			{"checkpoint with payload", wire.OpCheckpoint, refusal("xx"), "13 refused: operation 5 has a payload of 2 bytes"},
-			{"no request", wire.OpRefused, nil, "14 refused: operation 6 is no request"},
+			{"no request", wire.OpRefused, nil, "14 refused: operation 7 is no request"},
 			{"and it still works", wire.OpInfo, nil, "15 info 7 <nil>"},
+			{"stats", wire.OpStats, nil, "16 stats 77 <nil>"},
+			{"stats with payload", wire.OpStats, refusal("x"), "17 refused: operation 6 has a payload of 1 bytes"},
 		} {
 			p.send(row.op, row.m)
 			want(t, row.name, p.receive(), row.want)
