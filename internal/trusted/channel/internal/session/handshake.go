@@ -8,13 +8,16 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"time"
 )
 
-// refusalTime is how long a peer has to take the message that it is refused.
+// refusalTime is how long a peer has to take the message that it is refused, and
+// to close the connection.
 const refusalTime = time.Second
 
 // A handshake is one run of the state machine of docs/channel.md.
@@ -74,14 +77,19 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// refuse tells the peer, as far as it listens, and closes the connection.
+// refuse tells the peer, as far as it listens, and closes the connection. What the
+// peer still sends is thrown away until it closes too: otherwise it might never
+// come to read, or the network drop the message.
 func (h *handshake) refuse(raw net.Conn, err error) {
 	defer raw.Close()
 	if h.st == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrTruncated) {
 		return
 	}
 	raw.SetDeadline(time.Now().Add(refusalTime))
+	var drain sync.WaitGroup
+	drain.Go(func() { io.Copy(io.Discard, raw) })
 	h.write(refused, []byte{byte(reasonOf(err))}) // best effort
+	drain.Wait()
 }
 
 // run makes the steps in their order. Both orders judge the peer before they
