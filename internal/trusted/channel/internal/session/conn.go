@@ -155,9 +155,11 @@ func (c *Conn) last() ([]byte, error) {
 // Close says goodbye, ends the channel and waits for its goroutines. It may be
 // called again. Errors: none that matter.
 func (c *Conn) Close() error {
+	first := c.ctx.Err() == nil
+	c.cancel(ErrClosed)
 	c.st.SetWriteDeadline(time.Now().Add(refusalTime)) // frees a writer, too
 	c.writing.Lock()
-	if c.ctx.Err() == nil {
+	if first {
 		c.st.Write(frame{goodbye, c.cfg.Policy.Manifest(), nil}.append(nil)) // best effort
 	}
 	c.writing.Unlock()
@@ -173,9 +175,12 @@ func (c *Conn) end(err error) error {
 	return context.Cause(c.ctx)
 }
 
-// fail is end for a reason that the peer is told if no message is under way.
+// fail is end for a reason that the peer is told if no message is under way. The
+// peer closes at once, which must not look like the reason.
 func (c *Conn) fail(err error) error {
-	if reason := reasonOf(err); reason != ReasonOther && c.ctx.Err() == nil && c.writing.TryLock() {
+	first := c.ctx.Err() == nil
+	c.cancel(err)
+	if reason := reasonOf(err); first && reason != ReasonOther && c.writing.TryLock() {
 		c.st.SetWriteDeadline(time.Now().Add(refusalTime))
 		c.st.Write(frame{refused, c.cfg.Policy.Manifest(), []byte{byte(reason)}}.append(nil)) // best effort
 		c.writing.Unlock()

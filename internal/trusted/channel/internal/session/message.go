@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -88,7 +89,7 @@ func (f frame) append(dst []byte) []byte {
 func readFrame(r io.Reader, reserve func(int) error, want ...kind) (frame, error) {
 	var head [headSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return frame{}, fmt.Errorf("%w: %w", ErrTruncated, err)
+		return frame{}, truncated(err)
 	}
 	f := frame{kind: kind(head[0]), manifest: binary.BigEndian.Uint64(head[1:])}
 	length := binary.BigEndian.Uint32(head[9:])
@@ -107,9 +108,18 @@ func readFrame(r io.Reader, reserve func(int) error, want ...kind) (frame, error
 	}
 	f.payload = make([]byte, length)
 	if _, err := io.ReadFull(r, f.payload); err != nil {
-		return frame{}, fmt.Errorf("%w: %w", ErrTruncated, err)
+		return frame{}, truncated(err)
 	}
 	return f, nil
+}
+
+// truncated is the error of a stream that has ended. It does not wrap io.EOF,
+// which means that the peer has said goodbye.
+func truncated(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %v", ErrTruncated, err)
+	}
+	return fmt.Errorf("%w: %w", ErrTruncated, err)
 }
 
 // An openingMessage is who one claims to be.
