@@ -256,6 +256,8 @@ type request struct {
 	admitted      bool
 	payload       payload
 
+	overtaken bool // the core holds a newer state of something listed
+
 	key        wire.UUID // for the audit entry
 	keyVersion uint32
 

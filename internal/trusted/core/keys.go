@@ -194,11 +194,15 @@ func (x *request) deleteAllKey() (result, error) {
 // can leave keys out; it cannot add, alter or bring back any that this core has
 // seen changed.
 func (x *request) listKey() (result, error) {
+	q := wire.Query{Type: wire.Key, Tenant: x.tenant, Limit: wire.MaxList}
 	if !x.call.Listed {
-		return result{}, &needError{list: &wire.Query{Type: wire.Key, Tenant: x.tenant, Limit: wire.MaxList}}
+		return result{}, &needError{list: &q}
 	}
 	keys, err := x.openListing()
 	if err != nil {
+		return result{}, err
+	}
+	if err := x.listAgain(q); err != nil {
 		return result{}, err
 	}
 	slices.SortFunc(keys, func(a, b *cached[record.Key]) int {
@@ -214,6 +218,26 @@ func (x *request) listKey() (result, error) {
 	o := object{}.key("list")
 	o = append(append(o, list...), ']')
 	return result{textSuccessful, o.end()}, nil
+}
+
+// maxListAgain is how often a listing that was overtaken is asked for anew.
+const maxListAgain = 2
+
+// listAgain asks for the listing anew if the core held a newer state of one of its
+// keys: beside that, a change that another node made before may be missing. Each
+// time one key more is asked for by name, which is how the core knows how often it
+// has asked. In the end the mixture will do: it has nothing that is not newer than
+// what the host listed.
+func (x *request) listAgain(q wire.Query) error {
+	if len(x.call.Records) > maxListAgain || !x.overtaken {
+		return nil
+	}
+	for i := range x.call.Listing {
+		if id := x.call.Listing[i].ID; x.ref(id) == nil {
+			return &needError{list: &q, records: []wire.RecordID{id}}
+		}
+	}
+	return nil
 }
 
 // openListing opens the listed keys and leaves out what its owner shall not see.

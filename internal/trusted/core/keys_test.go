@@ -337,6 +337,64 @@ func TestListingOvertaken(t *testing.T) {
 	}
 }
 
+// A listing that a change of this node has overtaken is asked for again: a change
+// of another node may have come before that. It ends all the same if that happens
+// every time.
+func TestListingAgain(t *testing.T) {
+	h, d := newHost(t)
+	h.cores = append(h.cores, d.start(t, h, Limits{}))
+	c := h.enroll()
+	for name, tt := range map[string]struct {
+		late  int // listings that miss both changes
+		needs int
+		first float64 // state of the key that the other node has disabled
+	}{
+		"never late":  {0, 1, 0},
+		"late once":   {1, 2, 0},
+		"late twice":  {2, 3, 0},
+		"always late": {9, 3, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, second := c.createKey(), c.createKey()
+			q := wire.Query{Type: wire.Key, Tenant: c.id(), Limit: wire.MaxList}
+			early := h.list(q)
+			for core, key := range []string{second, first} {
+				if a, err := h.try(core, &wire.Call{Action: "DisableKey", Body: c.body(named(key))}); err != nil || a.Code != 200 {
+					t.Fatalf("DisableKey: got %+v, %v", a, err)
+				}
+			}
+			call := &wire.Call{RequestID: "r", Action: "ListKey", Body: c.body(nil), Fresh: true, Records: []wire.Ref{h.ref(appID(c.id()), true)}}
+			needs := 0
+			a, err := h.cores[0].Call(t.Context(), call)
+			for ; err == nil && a.Kind == wire.Need; a, err = h.cores[0].Call(t.Context(), call) {
+				call.Listed, call.Listing = true, h.list(q)
+				if needs < tt.late {
+					call.Listing = early
+				}
+				for _, id := range a.NeedRecords {
+					call.Records = append(call.Records, h.ref(id, true))
+				}
+				if needs++; needs > 5 {
+					t.Fatal("the core asks again and again")
+				}
+			}
+			if err == nil {
+				a, err = h.settle(0, a)
+			}
+			if err != nil || a.Code != 200 {
+				t.Fatalf("got %+v, %v", a, err)
+			}
+			states := map[string]any{}
+			for _, k := range parseReply(t, a).Result["list"].([]any) {
+				states[k.(map[string]any)["keyid"].(string)] = k.(map[string]any)["keyState"]
+			}
+			if needs != tt.needs || states[first] != tt.first || states[second] != 0.0 {
+				t.Errorf("asked %d times, got %v and %v, want %d, %v and 0", needs, states[first], states[second], tt.needs, tt.first)
+			}
+		})
+	}
+}
+
 func TestCallLimits(t *testing.T) {
 	h, _ := newHost(t)
 	for name, call := range map[string]*wire.Call{

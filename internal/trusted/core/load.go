@@ -138,6 +138,7 @@ func eachListed[V any](x *request, c *cache[V], open func(record.Header, []byte)
 		if err != nil {
 			return err
 		}
+		x.overtaken = x.overtaken || e.revision != ref.Revision
 		if err := visit(e); err != nil {
 			return err
 		}
