@@ -16,6 +16,13 @@ background() { # NAME
 	pids+=("-$!")
 }
 
+# stop_last ends what runs in the background.
+stop_last() {
+	kill -- "${pids[0]}"
+	wait 2>/dev/null || true
+	pids=()
+}
+
 url=https://127.0.0.1:9000
 if curl -sk "$url/healthz" >/dev/null 2>&1; then
 	echo "something else listens on $url; stop it first" >&2
@@ -36,9 +43,7 @@ echo "README: run"
 { echo 'set -euo pipefail'; blocks README.md run; } > "$tmp/run.sh"
 bash "$tmp/run.sh"
 
-kill -- "${pids[0]}"
-wait 2>/dev/null || true
-pids=()
+stop_last
 echo "README: split"
 export PATH="$tmp/clone/bin:$PATH"
 { blocks README.md split; echo wait; } > "$tmp/split.sh"
@@ -47,4 +52,15 @@ pids+=("-$!")
 reachable "$url"
 KEY=$(ehsm key create)
 echo "split" | ehsm encrypt --key "$KEY" | ehsm decrypt
+
+stop_last
+echo "README: cluster"
+{ blocks README.md cluster; echo wait; } > "$tmp/cluster.sh"
+setsid bash -eu "$tmp/cluster.sh" > "$tmp/cluster.log" 2>&1 &
+pids+=("-$!")
+for n in 1 2 3; do reachable "https://127.0.0.1:900$n"; done
+{ echo 'set -euo pipefail'; blocks README.md cluster-use; } > "$tmp/cluster-use.sh"
+bash "$tmp/cluster-use.sh" > "$tmp/use.txt"
+cat "$tmp/use.txt"
+grep -qx "any node" "$tmp/use.txt" && grep -qx "refused, as it should be" "$tmp/use.txt"
 echo "README: all commands work"

@@ -56,7 +56,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_BODY_TIMEOUT", "15s", "for its body", span(&c.BodyTimeout)},
 		{"EHSM_KMS_IDLE_TIMEOUT", "2m", "between two requests of a connection", span(&c.IdleTimeout)},
 		{"EHSM_KMS_SHUTDOWN_TIMEOUT", "15s", "for requests in flight when the program ends", span(&c.ShutdownTimeout)},
-		{"EHSM_KMS_STORE_TIMEOUT", "10s", "for one change to be stored", span(&c.StoreTimeout)},
+		{"EHSM_KMS_STORE_TIMEOUT", "10s", "for all that one request reads and changes in the database; 2s at most while that does not answer", span(&c.StoreTimeout)},
 	}, c.Collateral.table()...)
 }
 
