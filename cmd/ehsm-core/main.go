@@ -85,12 +85,12 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 		return err
 	}
 	defer home.Close() // after everything that uses keys
-	keys, g, err := domainkey.Open(settings.Domain, p, home)
+	keys, state, err := domainkey.Open(settings.Domain, p, home)
 	if err != nil {
 		return err
 	}
 	c, err := core.New(core.Config{
-		Platform: p, Keys: keys, Home: home, Genesis: g, Version: api.Version, GitSHA: api.Commit(),
+		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Date: state.Date, Version: api.Version, GitSHA: api.Commit(),
 		Limits: core.Limits{
 			Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
 			Replays: settings.Replays, Seen: settings.Seen, Pending: settings.Pending,
@@ -106,7 +106,7 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 	if err := cage.shut(stderr); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "ehsm-core: serves domain %s on %s\n", keys.Domain(), settings.Listen)
+	fmt.Fprintf(stderr, "ehsm-core: serves domain %s under manifest %d on %s\n", keys.Domain(), state.Version, settings.Listen)
 	return serve.Serve(ctx, ln, c, serve.Options{
 		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive, Slow: core.Slow,
 	})

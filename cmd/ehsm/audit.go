@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 	"github.com/ehsm-kms/ehsm/internal/wire/trail"
 )
 
@@ -59,10 +60,11 @@ func (a *app) verifyTrail(genesisFile, domain string, paths []string) error {
 	if err != nil {
 		return err
 	}
-	g, id, err := genesis.Parse(b)
+	state, err := manifest.Open(b)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", genesisFile, err)
 	}
+	id := state.Domain
 	if domain != "" && !strings.EqualFold(domain, id.String()) {
 		return fmt.Errorf("%s is of the domain %s, want %s", genesisFile, id, domain)
 	}
@@ -71,7 +73,7 @@ func (a *app) verifyTrail(genesisFile, domain string, paths []string) error {
 		return err
 	}
 	defer closeAll()
-	report := trail.Verify(files, g.DomainKey, id)
+	report := trail.Verify(files, state.DomainKey, id)
 	if err := a.emit(verifiedOf(id, &report), reportText(id, &report)); err != nil {
 		return err
 	}

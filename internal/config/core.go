@@ -3,10 +3,10 @@ package config
 import "errors"
 
 // Core are the settings of ehsm-core. They are paths and sizes: what decides
-// security comes from the genesis. They come from the environment only.
+// security comes from the manifest. They come from the environment only.
 type Core struct {
 	Listen   string // stream address for the manager
-	Domain   string // directory with the genesis and the sealed DomainKey
+	Domain   string // directory with the genesis, later manifests and the sealed DomainKey
 	Platform string // name of the TEE
 	Sim      string // socket of ehsm-simtee
 
@@ -20,7 +20,7 @@ type Core struct {
 func (c *Core) table() []setting {
 	return []setting{
 		{"EHSM_CORE_LISTEN", "unix:/run/ehsm/core.sock", "address for the manager: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
-		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json and domainkey.sealed", text(&c.Domain)},
+		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json, manifest-N.json and domainkey.sealed", text(&c.Domain)},
 		{"EHSM_CORE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_CORE_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
 		{"EHSM_CORE_APPS", "16384", "opened tenants kept in memory", number(&c.Apps, 16)},

@@ -9,7 +9,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // TestReplaySurvivesRestart is the second half of line 41: a body that was used
@@ -133,8 +133,13 @@ func TestProductionRefusesOpenEnrollment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := genesis.Genesis{AllowSim: true, RequestWindow: int(genesis.DefaultWindow.Seconds())}
-	if err := domainkey.Create(g.data("domain"), platform, closed, time.Now()); err != nil {
+	closed := manifest.Defaults(manifest.Development)
+	closed.Enrollment = manifest.EnrollmentClosed
+	draft, operator, err := manifest.ThrowAway(closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := domainkey.Create(g.data("domain"), platform, draft, time.Now(), operator); err != nil {
 		t.Fatal(err)
 	}
 	g.start(t)

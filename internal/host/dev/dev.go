@@ -30,7 +30,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // What a data directory holds.
@@ -286,27 +286,37 @@ func openHome(o Options) (*secret.Home, error) {
 	return home, err
 }
 
+// createDomain makes a domain for development, which takes the machine's quotes for
+// genuine. It is thrown away with its directory, so nobody keeps an operator's key
+// to change it.
+func createDomain(dir string, machine *sim.Machine, now time.Time) error {
+	s := manifest.Defaults(manifest.Development)
+	s.SimRoot = machine.Root().Raw
+	draft, operator, err := manifest.ThrowAway(s)
+	if err != nil {
+		return err
+	}
+	return domainkey.Create(dir, machine, draft, now, operator)
+}
+
 // openCore opens the domain, at first start after making it. A crash in between
 // leaves a machine without a domain, which the next start completes.
 func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*core.Core, error) {
 	domain := filepath.Join(o.Dir, DomainDir)
 	if first {
-		g := genesis.Genesis{
-			AllowSim: true, OpenEnrollment: true, RequestWindow: int(genesis.DefaultWindow.Seconds()), SimRoot: machine.Root().Raw,
-		}
-		if err := domainkey.Create(domain, machine, g, o.clock()()); err != nil {
+		if err := createDomain(domain, machine, o.clock()()); err != nil {
 			return nil, fmt.Errorf("make the domain: %w", err)
 		}
 	}
-	keys, g, err := domainkey.Open(domain, machine, home)
+	keys, state, err := domainkey.Open(domain, machine, home)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(g.SimRoot, machine.Root().Raw) {
+	if !bytes.Equal(state.Settings.SimRoot, machine.Root().Raw) {
 		o.Log.Warn("VerifyQuote refuses this machine's own quotes: the domain was made without simulated quotes, or for another fleet")
 	}
 	return core.New(core.Config{
-		Platform: machine, Keys: keys, Home: home, Genesis: g, Limits: o.Limits, Clock: o.Clock,
+		Platform: machine, Keys: keys, Home: home, Settings: state.Settings, Date: state.Date, Limits: o.Limits, Clock: o.Clock,
 		Version: api.Version, GitSHA: api.Commit(),
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // tenant enrolls at a server.
@@ -78,16 +78,19 @@ func mustHash(t *testing.T, text string) (h [32]byte) {
 	return h
 }
 
-// TestDirectoryOfAnEarlierVersion has a domain that was made before genesis files
-// named a simulated root: it serves on, and says what does not work.
+// TestDirectoryOfAnEarlierVersion has a domain that was made before domains named
+// a simulated root: it serves on, and says what does not work.
 func TestDirectoryOfAnEarlierVersion(t *testing.T) {
 	dir := t.TempDir()
 	machine, err := sim.Open(filepath.Join(dir, SimDir), tee.ProductCore, coreSVN)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := genesis.Genesis{AllowSim: true, OpenEnrollment: true, RequestWindow: 600}
-	if err := domainkey.Create(filepath.Join(dir, DomainDir), machine, g, time.Now()); err != nil {
+	draft, operator, err := manifest.ThrowAway(manifest.Defaults(manifest.Development))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := domainkey.Create(filepath.Join(dir, DomainDir), machine, draft, time.Now(), operator); err != nil {
 		t.Fatal(err)
 	}
 	var log strings.Builder

@@ -20,6 +20,9 @@ func (x *request) newPaddings(spec primitive.Spec, usage record.Usage) (primitiv
 	case spec.RSA():
 		fit = primitive.SignaturePaddings
 	}
+	if fit = x.core.admitted(fit); spec.RSA() && fit == 0 {
+		return 0, errServer("every padding is switched off")
+	}
 	for _, name := range x.payload.names("padding_modes") {
 		p, _ := primitive.ParsePadding(name) // validated
 		for _, bit := range []primitive.PaddingSet{primitive.AllowPKCS1, primitive.AllowPSS, primitive.AllowOAEP} {
@@ -48,6 +51,9 @@ func (x *request) padding(spec primitive.Spec) (primitive.Padding, error) {
 		return 0, errEmpty("padding_mode")
 	}
 	p, _ := primitive.ParsePadding(name) // validated
+	if x.core.paddingOff(p) {            // check: padding-off
+		return 0, errServer("padding is switched off")
+	}
 	return p, nil
 }
 

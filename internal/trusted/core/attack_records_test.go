@@ -12,6 +12,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // forgeries are attacks without any credential.
@@ -56,7 +57,12 @@ var forgeries = []attack{
 		return a.altered(a.version(a.alice, key), func(core int) bool { return a.usable(core, a.alice, key) })
 	}},
 	{"enrollment in a domain that is closed", func(a *attacker) bool {
-		a.domain.genesis.OpenEnrollment = false
+		a.domain.settings.Enrollment = manifest.EnrollmentClosed
+		answer, err := a.try(a.start(), &wire.Call{Action: "Enroll", Get: true})
+		return err == nil && answer.Code == codeOK
+	}},
+	{"enrollment in production", func(a *attacker) bool {
+		a.domain.settings.Mode = manifest.Production // with open enrollment, which no manifest says
 		answer, err := a.try(a.start(), &wire.Call{Action: "Enroll", Get: true})
 		return err == nil && answer.Code == codeOK
 	}},

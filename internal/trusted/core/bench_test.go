@@ -90,7 +90,7 @@ func BenchmarkReplayAdmission(b *testing.B) {
 // request to the signed verdict, with the collateral in the message.
 func BenchmarkVerifyQuote(b *testing.B) {
 	d := newDomainAt(b, time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC))
-	d.genesis.Attestation = accepts("SWHardeningNeeded", "INTEL-SA-00615")
+	d.settings.Accept = accepts("SWHardeningNeeded", "INTEL-SA-00615")
 	h := d.hostAt(b, Limits{}, time.Date(2025, 8, 20, 0, 0, 0, 0, time.UTC))
 	c := h.enroll()
 	fields := verifying(dcapVector(b, "automata/quotev3.hex"))

@@ -24,7 +24,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 	"github.com/ehsm-kms/ehsm/internal/wire/trail"
 )
 
@@ -70,8 +70,9 @@ func (l Limits) withDefaults() Limits {
 type Config struct {
 	Platform tee.Platform
 	Keys     *domainkey.Keyring
-	Home     *secret.Home // where the instance's HPKE key lies; nil: the ordinary heap
-	Genesis  genesis.Genesis
+	Home     *secret.Home      // where the instance's HPKE key lies; nil: the ordinary heap
+	Settings manifest.Settings // of the domain's last manifest
+	Date     time.Time         // of that manifest; no earlier time is taken for the present
 	Limits   Limits
 	Version  string           // of the program, shown by GetVersion
 	GitSHA   string           // commit, shown by GetVersion
@@ -81,7 +82,7 @@ type Config struct {
 // Core implements wire.Core in-process.
 type Core struct {
 	keys      *domainkey.Keyring
-	genesis   genesis.Genesis
+	settings  manifest.Settings
 	info      wire.Info
 	window    int64 // milliseconds
 	clock     *clock
@@ -111,7 +112,7 @@ type Core struct {
 
 // New starts a core. It is a new instance, with an audit chain of its own.
 func New(cfg Config) (*Core, error) {
-	if cfg.Platform.Simulated() && !cfg.Genesis.AllowSim { // check: simulation
+	if cfg.Platform.Simulated() && !cfg.Settings.AllowSim { // check: simulation
 		return nil, domainkey.ErrSimulated
 	}
 	if cfg.Clock == nil {
@@ -121,10 +122,10 @@ func New(cfg Config) (*Core, error) {
 		cfg.Home = secret.NewHeap()
 	}
 	l := cfg.Limits.withDefaults()
-	window := cfg.Genesis.Window().Milliseconds()
+	window := cfg.Settings.Window().Milliseconds()
 	c := &Core{
-		keys: cfg.Keys, genesis: cfg.Genesis, window: window,
-		clock:      newClock(cfg.Clock, cfg.Genesis.Created),
+		keys: cfg.Keys, settings: cfg.Settings, window: window,
+		clock:      newClock(cfg.Clock, cfg.Date),
 		seen:       newSeen(l.Seen),
 		replays:    newReplays(l.ReplaysPerTenant, l.Replays, window),
 		pending:    newPending(l.Pending),
@@ -142,7 +143,7 @@ func New(cfg Config) (*Core, error) {
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
 	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
 	var err error
-	if c.judge, err = newJudge(&c.genesis, newFloors(l.Platforms)); err != nil {
+	if c.judge, err = newJudge(&c.settings, newFloors(l.Platforms)); err != nil {
 		return nil, err
 	}
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
@@ -157,7 +158,7 @@ func New(cfg Config) (*Core, error) {
 	c.info = wire.Info{
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
-		Simulated: cfg.Platform.Simulated(), OpenEnrollment: cfg.Genesis.OpenEnrollment,
+		Simulated: cfg.Platform.Simulated(), OpenEnrollment: cfg.Settings.PlainEnrollment(),
 		HPKEKey: c.instance.public,
 	}
 	return c, nil
@@ -300,6 +301,9 @@ func (x *request) record(err error) wire.Audit {
 	}
 	a := x.core.chain.Append(e)
 	x.entry = e.Sequence
+	if x.core.syncs() { // check: audit-sync
+		a.Durable = true
+	}
 	return a
 }
 
@@ -307,7 +311,7 @@ func (x *request) record(err error) wire.Audit {
 func (x *request) finish(res result, err error) *wire.Answer {
 	a := x.release(res, err)
 	a.Audit = x.record(err)
-	a.Audit.Durable = x.action != nil && x.action.discloses
+	a.Audit.Durable = a.Audit.Durable || x.action != nil && x.action.discloses
 	return a
 }
 
@@ -351,5 +355,8 @@ func (x *request) commit() bool {
 func (x *request) abort(err error) *wire.Answer {
 	a := x.release(result{}, err)
 	a.Audit = x.core.chain.Append(&trail.Entry{Kind: trail.Aborted, Time: x.now, Of: x.entry})
+	if x.core.syncs() { // check: audit-sync-aborted
+		a.Audit.Durable = true
+	}
 	return a
 }

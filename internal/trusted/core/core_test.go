@@ -127,7 +127,7 @@ func TestAuditTrail(t *testing.T) {
 	c.do(0, "Encrypt", map[string]any{"keyid": id, "plaintext": "?"})
 	a, _ := h.cores[0].Checkpoint(context.Background())
 	h.frames = append(h.frames, a.Audit.Frames...)
-	report := trail.Verify([]trail.File{{Name: "t", Data: bytes.NewReader(h.frames), Size: int64(len(h.frames))}}, d.genesis.DomainKey, d.keys.Domain())
+	report := trail.Verify([]trail.File{{Name: "t", Data: bytes.NewReader(h.frames), Size: int64(len(h.frames))}}, d.state.DomainKey, d.keys.Domain())
 	if !report.Intact() {
 		t.Errorf("trail: %+v", report)
 	}
@@ -145,10 +145,10 @@ func TestAuditTrail(t *testing.T) {
 	}
 }
 
-func TestSimulationNeedsTheGenesis(t *testing.T) {
+func TestSimulationNeedsTheManifest(t *testing.T) {
 	d := newDomain(t)
-	d.genesis.AllowSim = false
-	if _, err := New(Config{Platform: d.platform, Keys: d.keys, Genesis: d.genesis}); !errors.Is(err, domainkey.ErrSimulated) {
+	d.settings.AllowSim = false
+	if _, err := New(Config{Platform: d.platform, Keys: d.keys, Settings: d.settings}); !errors.Is(err, domainkey.ErrSimulated) {
 		t.Errorf("got %v, want ErrSimulated", err)
 	}
 }

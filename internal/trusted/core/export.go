@@ -109,16 +109,18 @@ func (x *request) ownTarget(id string) (target, primitive.Padding, error) {
 
 // exportPadding is OAEP unless the request names another. SM2 has none.
 func (x *request) exportPadding(rsa bool) (primitive.Padding, error) {
-	name := x.payload.text("padding_mode")
-	switch {
-	case !rsa:
+	if !rsa {
 		return primitive.PaddingNone, nil
-	case name == "":
-		return primitive.PaddingOAEP, nil
 	}
-	p, _ := primitive.ParsePadding(name) // validated
-	if p != primitive.PaddingPKCS1 && p != primitive.PaddingOAEP {
+	p := primitive.PaddingOAEP
+	if name := x.payload.text("padding_mode"); name != "" {
+		p, _ = primitive.ParsePadding(name) // validated
+	}
+	switch {
+	case p != primitive.PaddingPKCS1 && p != primitive.PaddingOAEP:
 		return 0, errServer("padding does not encrypt")
+	case x.core.paddingOff(p): // check: export-padding-off
+		return 0, errServer("padding is switched off")
 	}
 	return p, nil
 }

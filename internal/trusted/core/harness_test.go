@@ -22,7 +22,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // A domain is what the cores of a test share.
@@ -30,7 +30,8 @@ type domain struct {
 	dir      string
 	platform tee.Platform
 	keys     *domainkey.Keyring
-	genesis  genesis.Genesis
+	state    *manifest.State
+	settings manifest.Settings // of state, unless a test says otherwise
 }
 
 func newDomain(t testing.TB) domain {
@@ -46,19 +47,23 @@ func newDomainAt(t testing.TB, created time.Time) domain {
 		t.Fatal(err)
 	}
 	d := domain{dir: filepath.Join(dir, "domain"), platform: p}
-	g := genesis.Genesis{AllowSim: true, OpenEnrollment: true, RequestWindow: 600}
-	if err := domainkey.Create(d.dir, p, g, created); err != nil {
+	draft, operator, err := manifest.ThrowAway(manifest.Defaults(manifest.Development))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if d.keys, d.genesis, err = domainkey.Open(d.dir, p, secret.NewHeap()); err != nil {
+	if err := domainkey.Create(d.dir, p, draft, created, operator); err != nil {
 		t.Fatal(err)
 	}
+	if d.keys, d.state, err = domainkey.Open(d.dir, p, secret.NewHeap()); err != nil {
+		t.Fatal(err)
+	}
+	d.settings = d.state.Settings
 	return d
 }
 
 func (d domain) start(t testing.TB, h *host, l Limits) *Core {
 	t.Helper()
-	c, err := New(Config{Platform: d.platform, Keys: d.keys, Genesis: d.genesis, Limits: l, Version: "test", Clock: func() time.Time { return h.now }})
+	c, err := New(Config{Platform: d.platform, Keys: d.keys, Settings: d.settings, Date: d.state.Date, Limits: l, Version: "test", Clock: func() time.Time { return h.now }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,6 +148,9 @@ func (x *request) importKeyMaterial() (result, error) {
 	if p != primitive.PaddingPKCS1 && p != primitive.PaddingOAEP {
 		return result{}, errImport("padding does not encrypt")
 	}
+	if x.core.paddingOff(p) { // check: import-padding-off
+		return result{}, errImport("padding is switched off")
+	}
 	private, err := primitive.OpenPrivate(s.value.Wrapping, s.value.keyPair)
 	if err != nil {
 		return result{}, errImport("key pair")

@@ -25,6 +25,9 @@ const farFuture = 253402300799000
 func (x *request) createKey() (result, error) {
 	spec, _ := primitive.ParseSpec(x.payload.text("keyspec")) // validated
 	usage := map[string]record.Usage{usageEncrypt: record.EncryptDecrypt, usageSign: record.SignVerify}[x.payload.text("keyusage")]
+	if x.core.specOff(spec) { // check: spec-off
+		return result{}, errServer("key spec is switched off")
+	}
 	if !usable(spec, usage) { // check: spec-usage
 		return result{}, errServer("key usage")
 	}

@@ -147,9 +147,10 @@ func useKeys(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	d := domain{dir: filepath.Join(dir, "domain"), platform: p}
-	if d.keys, d.genesis, err = domainkey.Open(d.dir, p, home); err != nil {
+	if d.keys, d.state, err = domainkey.Open(d.dir, p, home); err != nil {
 		t.Fatal(err)
 	}
+	d.settings = d.state.Settings
 	h := d.host(t, Limits{})
 	c := h.enroll()
 	c.createKey()

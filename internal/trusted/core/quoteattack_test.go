@@ -184,19 +184,19 @@ var quoteAttacks = []attack{
 	}},
 	{"a simulated quote in a domain that does not allow them", func(a *attacker) bool {
 		q := a.quoter()
-		a.domain.genesis.SimRoot = nil
+		a.domain.settings.SimRoot = nil
 		return a.judged(a.start(), q.quote(a.t), q.stated(a.t))
 	}},
 	{"a simulated root in the genesis of a domain that does not allow it", func(a *attacker) bool {
-		g := a.domain.genesis
-		g.AllowSim = false
-		_, err := New(Config{Platform: hardware{a.quoter()}, Keys: a.domain.keys, Genesis: g})
+		s := a.domain.settings
+		s.AllowSim = false
+		_, err := New(Config{Platform: hardware{a.quoter()}, Keys: a.domain.keys, Settings: s})
 		return err == nil
 	}},
 	{"a root of the attacker that passes for Intel's", func(a *attacker) bool {
-		g := a.domain.genesis
-		g.SimRoot = verify.IntelRoot().Raw
-		_, err := New(Config{Platform: a.quoter(), Keys: a.domain.keys, Genesis: g})
+		s := a.domain.settings
+		s.SimRoot = verify.IntelRoot().Raw
+		_, err := New(Config{Platform: a.quoter(), Keys: a.domain.keys, Settings: s})
 		return err == nil
 	}},
 	{"a verdict for bob shown to alice", func(a *attacker) bool {

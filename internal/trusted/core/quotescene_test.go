@@ -101,7 +101,7 @@ func newQuoteDomain(t testing.TB) (domain, *quoter) {
 	t.Helper()
 	d := newDomain(t)
 	q := newQuoter(t, d.platform, noon2026)
-	d.platform, d.genesis.SimRoot = q, q.fleet.Root.Cert.Raw
+	d.platform, d.settings.SimRoot = q, q.fleet.Root.Cert.Raw
 	return d, q
 }
 

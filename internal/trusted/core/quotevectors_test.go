@@ -13,6 +13,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // dcapVector reads a file of the vectors of package dcap, whose sources are
@@ -54,27 +55,27 @@ func automata(t testing.TB) verify.Collateral {
 	return c
 }
 
-// accepts makes a genesis accept a status for advisories.
-func accepts(status string, advisories ...string) *genesis.Attestation {
-	a := &genesis.Attestation{}
+// accepts makes a manifest accept a status for advisories.
+func accepts(status string, advisories ...string) (list []genesis.Acceptance) {
 	for _, id := range advisories {
-		a.Accept = append(a.Accept, genesis.Acceptance{Status: status, Advisory: id, Reason: "test"})
+		list = append(list, genesis.Acceptance{Status: status, Advisory: id, Reason: "test"})
 	}
-	return a
+	return list
 }
 
 // TestIntelQuotes has quotes of Intel's machines judged on a day on which their
-// collateral was in force: genuine ones are accepted exactly where the genesis
+// collateral was in force: genuine ones are accepted exactly where the manifest
 // accepts their status, for all its causes.
 func TestIntelQuotes(t *testing.T) {
 	june, august := time.Date(2025, 6, 25, 0, 0, 0, 0, time.UTC), time.Date(2025, 8, 20, 0, 0, 0, 0, time.UTC)
 	const both, hardening, outdated = "ConfigurationAndSWHardeningNeeded", "SWHardeningNeeded", "OutOfDate"
+	least := map[string]uint32{"least number": 17, "a higher number": 18}
 	d := newDomainAt(t, time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC))
 	for name, row := range map[string]struct {
 		quote      string
 		collateral verify.Collateral
 		now        time.Time
-		accept     *genesis.Attestation
+		accept     []genesis.Acceptance
 		code       int
 		status     float64
 		enclave    string // first digits
@@ -96,10 +97,10 @@ func TestIntelQuotes(t *testing.T) {
 		"Intel's sample":  {"intel-sample/quote.dat", phala(t), june, nil, 500, 0, "", "quote is malformed"},
 		"TDX v4":          {"phala/tdx_quote", phala(t), june, nil, 500, 0, "", "TDX quote: not built in"},
 		"TDX v5":          {"automata/quotev5.dat", phala(t), june, nil, 500, 0, "", "TDX quote: not built in"},
-		"least number":    {"automata/quotev3.hex", automata(t), august, least(17, accepts(hardening, "INTEL-SA-00615")), 200, 0xa007, "a4f45c39", "ok"},
-		"a higher number": {"automata/quotev3.hex", automata(t), august, least(18, accepts(hardening, "INTEL-SA-00615")), 500, 0, "", "quote is not genuine: tcb-info"},
+		"least number":    {"automata/quotev3.hex", automata(t), august, accepts(hardening, "INTEL-SA-00615"), 200, 0xa007, "a4f45c39", "ok"},
+		"a higher number": {"automata/quotev3.hex", automata(t), august, accepts(hardening, "INTEL-SA-00615"), 500, 0, "", "quote is not genuine: tcb-info"},
 	} {
-		d.genesis.Attestation = row.accept
+		d.settings.Accept, d.settings.MinEvaluation = row.accept, least[name]
 		h := d.hostAt(t, Limits{}, row.now)
 		h.serves(row.collateral)
 		c := h.enroll()
@@ -118,15 +119,10 @@ func TestIntelQuotes(t *testing.T) {
 	}
 }
 
-func least(n uint32, a *genesis.Attestation) *genesis.Attestation {
-	a.MinEvaluation = n
-	return a
-}
-
 // FuzzJudge has hostile quotes and collateral judged. Nothing but the quote that is
 // known to be genuine is accepted.
 func FuzzJudge(f *testing.F) {
-	judge, err := newJudge(&genesis.Genesis{Attestation: accepts("SWHardeningNeeded", "INTEL-SA-00615")}, newFloors(16))
+	judge, err := newJudge(&manifest.Settings{TrustRoots: []string{manifest.IntelSGX}, Accept: accepts("SWHardeningNeeded", "INTEL-SA-00615")}, newFloors(16))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 func (x *request) getVersion() (result, error) {
@@ -36,12 +37,18 @@ func newAPIKey() secret.Bytes {
 	return secret.New(key)
 }
 
+// textEnroll is why there is no new tenant, whatever the cause.
+const textEnroll = "enroll user info failed"
+
 // enroll makes a tenant with a default key. Its API key passes the host in the clear, so the app
 // is marked exposed, and only a domain that says so enrolls in this way.
 func (x *request) enroll() (result, error) {
-	x.action = &action{name: "Enroll", storage: "enroll user info failed"}
-	if !x.core.genesis.OpenEnrollment { // check: open-enrollment
-		return result{}, bad("enroll user info failed", "open enrollment is off")
+	x.action = &action{name: "Enroll", storage: textEnroll}
+	if x.core.settings.Mode != manifest.Development { // check: production-enrollment
+		return result{}, bad(textEnroll, "plain enrollment in production mode")
+	}
+	if x.core.settings.Enrollment != manifest.EnrollmentOpen { // check: open-enrollment
+		return result{}, bad(textEnroll, "open enrollment is off")
 	}
 	tenant, apiKey, now := wire.NewUUID(), newAPIKey(), x.millis()
 	x.tenant = tenant

@@ -13,11 +13,12 @@ import (
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/api/canon"
+	attestadmission "github.com/ehsm-kms/ehsm/internal/attest/admission"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	dcapvalidate "github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/wire"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 const (
@@ -39,36 +40,30 @@ type judge struct {
 	floors  *floors
 }
 
-// newJudge takes what decides about quotes from the genesis. It does not rely on
-// the rules of that package: a root that could pass for Intel's, or any beside
+// newJudge takes what decides about quotes from the settings. It does not rely on
+// the rules of package manifest: a root that could pass for Intel's, or any beside
 // Intel's in a domain without simulation, ends the start.
-func newJudge(g *genesis.Genesis, floors *floors) (*judge, error) {
-	j := &judge{anchors: []anchor{{verify.IntelRoot(), false}}, policy: dcapvalidate.Policy{AnyPlatform: true}, floors: floors}
-	if len(g.SimRoot) > 0 {
-		if !g.AllowSim { // check: sim-root-allowed
-			return nil, errors.New("the genesis has a simulated root but does not allow simulated platforms")
+func newJudge(s *manifest.Settings, floors *floors) (*judge, error) {
+	j := &judge{policy: dcapvalidate.Policy{AnyPlatform: true, MinTCBEvaluation: s.MinEvaluation}, floors: floors}
+	if slices.Contains(s.TrustRoots, manifest.IntelSGX) { // check: root-trusted
+		j.anchors = append(j.anchors, anchor{verify.IntelRoot(), false})
+	}
+	if len(s.SimRoot) > 0 {
+		if !s.AllowSim { // check: sim-root-allowed
+			return nil, errors.New("the manifest has a simulated root but does not allow simulated platforms")
 		}
-		root, err := x509.ParseCertificate(g.SimRoot)
+		root, err := x509.ParseCertificate(s.SimRoot)
 		if err != nil {
-			return nil, fmt.Errorf("simulated root of the genesis: %w", err)
+			return nil, fmt.Errorf("simulated root of the manifest: %w", err)
 		}
 		if !slices.Contains(root.Subject.Organization, verify.SimulationOrganization) { // check: sim-root-marked
-			return nil, errors.New("the simulated root of the genesis is not marked as one")
+			return nil, errors.New("the simulated root of the manifest is not marked as one")
 		}
 		j.anchors = append(j.anchors, anchor{root, true})
 	}
-	if g.Attestation == nil {
-		return j, nil
-	}
-	j.policy.MinTCBEvaluation = g.Attestation.MinEvaluation
-	for _, a := range g.Attestation.Accept {
-		status, err := verify.ParseStatus(a.Status)
-		if err != nil {
-			return nil, fmt.Errorf("accepted TCB status of the genesis: %w", err)
-		}
-		j.policy.Accepted = append(j.policy.Accepted, dcapvalidate.Acceptance{Status: status, Advisory: a.Advisory, Reason: a.Reason})
-	}
-	return j, nil
+	var err error
+	j.policy.Accepted, err = attestadmission.Accepted(s.Accept)
+	return j, err
 }
 
 // verify says whether a quote is genuine, and refuses collateral that is older

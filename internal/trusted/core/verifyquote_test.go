@@ -16,7 +16,6 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/wire"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 )
 
 // signedVerdict is the signature of a verdict by the text of the contract: the
@@ -270,7 +269,7 @@ func TestAcceptedStatuses(t *testing.T) {
 		}
 		accepting := d
 		if status != verify.UpToDate {
-			accepting.genesis.Attestation = &genesis.Attestation{Accept: []genesis.Acceptance{{Status: status.String(), Advisory: advisory, Reason: "test"}}}
+			accepting.settings.Accept = accepts(status.String(), advisory)
 		}
 		h := accepting.host(t, Limits{})
 		h.serves(q.stated(t, terms))
@@ -294,7 +293,7 @@ func TestAcceptedStatuses(t *testing.T) {
 func TestLeastEvaluationNumber(t *testing.T) {
 	d, q := newQuoteDomain(t)
 	for least, code := range map[uint32]int{19: 200, 20: 200, 21: 500} {
-		d.genesis.Attestation = &genesis.Attestation{MinEvaluation: least}
+		d.settings.MinEvaluation = least
 		h := d.host(t, Limits{})
 		h.serves(q.stated(t))
 		if r := h.enroll().do(0, "VerifyQuote", verifying(q.quote(t))); r.Code != code {
@@ -303,24 +302,32 @@ func TestLeastEvaluationNumber(t *testing.T) {
 	}
 }
 
-// TestRoots has genesis settings that no core starts with.
+// TestRoots has settings that no core starts with.
 func TestRoots(t *testing.T) {
 	d, q := newQuoteDomain(t)
 	intel := verify.IntelRoot().Raw
 	for name, edit := range map[string]func(*Config){
-		"simulated root where none is allowed": func(c *Config) { c.Genesis.AllowSim, c.Platform = false, hardware{q} },
-		"root that is not marked":              func(c *Config) { c.Genesis.SimRoot = intel },
-		"root that is no certificate":          func(c *Config) { c.Genesis.SimRoot = []byte("root") },
-		"unknown status": func(c *Config) {
-			c.Genesis.Attestation = &genesis.Attestation{Accept: []genesis.Acceptance{{Status: "Fine"}}}
-		},
+		"simulated root where none is allowed": func(c *Config) { c.Settings.AllowSim, c.Platform = false, hardware{q} },
+		"root that is not marked":              func(c *Config) { c.Settings.SimRoot = intel },
+		"root that is no certificate":          func(c *Config) { c.Settings.SimRoot = []byte("root") },
+		"unknown status":                       func(c *Config) { c.Settings.Accept = accepts("Fine", "INTEL-SA-00615") },
 	} {
-		cfg := Config{Platform: q, Keys: d.keys, Genesis: d.genesis}
+		cfg := Config{Platform: q, Keys: d.keys, Settings: d.settings}
 		edit(&cfg)
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: the core starts", name)
 		}
 	}
+}
+
+// TestIntelIsNotTrusted has a domain that names no manufacturer.
+func TestIntelIsNotTrusted(t *testing.T) {
+	d := newDomainAt(t, time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC))
+	d.settings.TrustRoots, d.settings.Accept = nil, accepts("SWHardeningNeeded", "INTEL-SA-00615")
+	h := d.hostAt(t, Limits{}, time.Date(2025, 8, 20, 0, 0, 0, 0, time.UTC))
+	h.serves(automata(t))
+	r := h.enroll().do(0, "VerifyQuote", verifying(dcapVector(t, "automata/quotev3.hex")))
+	want(t, "quote of Intel's", r, 500, "Server exception.")
 }
 
 // hardware is a platform that is not simulated.

@@ -56,8 +56,8 @@ func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing se
 	return aead.Seal(out, make([]byte, aead.NonceSize()), plain, append([]byte(bundleLabel), out...)), nil
 }
 
-// unseal opens what seal made, into home.
-func unseal(home *secret.Home, p tee.Platform, g genesis.Genesis, domain genesis.ID, bundle []byte) (*Keyring, error) {
+// unseal opens what seal made, into home. The signing key must be public's.
+func unseal(home *secret.Home, p tee.Platform, public ed25519.PublicKey, domain genesis.ID, bundle []byte) (*Keyring, error) {
 	if len(bundle) > maxBundle {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrSeal, len(bundle), maxBundle)
 	}
@@ -90,10 +90,10 @@ func unseal(home *secret.Home, p tee.Platform, g genesis.Genesis, domain genesis
 	if err != nil {
 		return nil, fmt.Errorf("%w: it was sealed on another machine, for other code, or was changed", ErrSeal)
 	}
-	return parseBundle(home, g, domain, plain)
+	return parseBundle(home, public, domain, plain)
 }
 
-func parseBundle(home *secret.Home, g genesis.Genesis, domain genesis.ID, plain []byte) (*Keyring, error) {
+func parseBundle(home *secret.Home, public ed25519.PublicKey, domain genesis.ID, plain []byte) (*Keyring, error) {
 	defer clear(plain)
 	r := pack.NewReader(plain)
 	seed := r.Fixed(ed25519.SeedSize)
@@ -117,7 +117,7 @@ func parseBundle(home *secret.Home, g genesis.Genesis, domain genesis.ID, plain 
 	if len(versions) == 0 {
 		return nil, fmt.Errorf("%w: it holds no version", ErrSeal)
 	}
-	if !bytes.Equal(publicKey(signing), g.DomainKey) {
+	if !bytes.Equal(publicKey(signing), public) {
 		return nil, fmt.Errorf("%w: its signing key is not the one the genesis names", ErrSeal)
 	}
 	return newKeyring(home, domain, versions, signing)

@@ -16,15 +16,15 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 )
 
-// parts returns a released bundle with its parsed genesis.
-func parts(t testing.TB) (releasedBundle, genesis.Genesis, genesis.ID) {
+// parts returns a released bundle with the domain key and id of its genesis.
+func parts(t testing.TB) (releasedBundle, ed25519.PublicKey, genesis.ID) {
 	t.Helper()
 	b := releasedBundles(t)[1]
 	g, id, err := genesis.Parse([]byte(b.Genesis))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, g, id
+	return b, g.DomainKey, id
 }
 
 // anyKey gives the seal key of b whatever the request says, so that what binds
@@ -32,26 +32,26 @@ func parts(t testing.TB) (releasedBundle, genesis.Genesis, genesis.ID) {
 func anyKey(b releasedBundle) tee.Platform { return answering{node(), b.SealKey} }
 
 func TestChangedBundles(t *testing.T) {
-	b, g, id := parts(t)
-	if _, err := unseal(secret.NewHeap(), anyKey(b), g, id, b.Bundle); err != nil {
+	b, public, id := parts(t)
+	if _, err := unseal(secret.NewHeap(), anyKey(b), public, id, b.Bundle); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []tee.Platform{b.platform(), anyKey(b)} {
 		for i := range len(b.Bundle) * 8 {
 			changed := bytes.Clone(b.Bundle)
 			changed[i/8] ^= 1 << (i % 8)
-			if k, err := unseal(secret.NewHeap(), p, g, id, changed); !errors.Is(err, ErrSeal) || k != nil {
+			if k, err := unseal(secret.NewHeap(), p, public, id, changed); !errors.Is(err, ErrSeal) || k != nil {
 				t.Errorf("bit %d of byte %d flipped: got %v, want ErrSeal", i%8, i/8, err)
 			}
 		}
 		for n := range b.Bundle {
-			if _, err := unseal(secret.NewHeap(), p, g, id, b.Bundle[:n]); !errors.Is(err, ErrSeal) {
+			if _, err := unseal(secret.NewHeap(), p, public, id, b.Bundle[:n]); !errors.Is(err, ErrSeal) {
 				t.Errorf("cut to %d bytes: got %v, want ErrSeal", n, err)
 			}
 		}
 		for n := 1; n <= 64; n++ {
 			long := append(bytes.Clone(b.Bundle), make([]byte, n)...)
-			if _, err := unseal(secret.NewHeap(), p, g, id, long); !errors.Is(err, ErrSeal) {
+			if _, err := unseal(secret.NewHeap(), p, public, id, long); !errors.Is(err, ErrSeal) {
 				t.Errorf("%d bytes longer: got %v, want ErrSeal", n, err)
 			}
 		}
@@ -60,7 +60,7 @@ func TestChangedBundles(t *testing.T) {
 
 // TestForeignBundles has properly sealed bundles that do not belong here.
 func TestForeignBundles(t *testing.T) {
-	_, g, id := parts(t)
+	_, public, id := parts(t)
 	dk := []secret.Bytes{secret.New(bytes.Repeat([]byte{1}, KeySize))}
 	signing := secret.New(releasedBundles(t)[1].SigningSeed)
 	sealed := func(domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) []byte {
@@ -70,7 +70,7 @@ func TestForeignBundles(t *testing.T) {
 		}
 		return b
 	}
-	if _, err := unseal(secret.NewHeap(), node(), g, id, sealed(id, dk, signing)); err != nil {
+	if _, err := unseal(secret.NewHeap(), node(), public, id, sealed(id, dk, signing)); err != nil {
 		t.Fatal(err)
 	}
 	otherID := id
@@ -89,7 +89,7 @@ func TestForeignBundles(t *testing.T) {
 		{"of another format", append([]byte{2}, sealed(id, dk, signing)[1:]...), "format 2"},
 		{"over the limit", make([]byte, maxBundle+1), "limit"},
 	} {
-		k, err := unseal(secret.NewHeap(), node(), g, id, row.bundle)
+		k, err := unseal(secret.NewHeap(), node(), public, id, row.bundle)
 		if !errors.Is(err, ErrSeal) || k != nil || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%s: got %v, want ErrSeal with %q", row.name, err, row.text)
 		}
@@ -107,7 +107,7 @@ func TestKeyInfo(t *testing.T) {
 			t.Error("the bundle does not hold the key information")
 		}
 	}
-	if err := Create(filepath.Join(t.TempDir(), "domain"), informed{node(), make([]byte, tee.MaxKeyInfo+1)}, settings, now); !errors.Is(err, tee.ErrKeyRequest) {
+	if err := createIn(filepath.Join(t.TempDir(), "domain"), informed{node(), make([]byte, tee.MaxKeyInfo+1)}); !errors.Is(err, tee.ErrKeyRequest) {
 		t.Errorf("information over the limit: got %v, want ErrKeyRequest", err)
 	}
 }
@@ -115,7 +115,7 @@ func TestKeyInfo(t *testing.T) {
 func TestPlatformsThatCannotSeal(t *testing.T) {
 	const text = "cannot seal; provision the DomainKey"
 	dir := filepath.Join(t.TempDir(), "domain")
-	if err := Create(dir, sealless{node()}, settings, now); !errors.Is(err, tee.ErrNoSealKey) || !strings.Contains(err.Error(), text) {
+	if err := createIn(dir, sealless{node()}); !errors.Is(err, tee.ErrNoSealKey) || !strings.Contains(err.Error(), text) {
 		t.Errorf("Create: got %v, want ErrNoSealKey with %q", err, text)
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -135,13 +135,13 @@ func TestPlatformsThatCannotSeal(t *testing.T) {
 
 // FuzzUnseal opens hostile bundles with a fixed seal key.
 func FuzzUnseal(f *testing.F) {
-	b, g, id := parts(f)
+	b, public, id := parts(f)
 	f.Add([]byte(b.Bundle))
 	f.Add([]byte(b.Bundle[:72]))
 	f.Add(append(append([]byte{}, b.Bundle[:36]...), 0, 0, 4, 1))
 	f.Add([]byte{bundleV1})
 	f.Fuzz(func(t *testing.T, bundle []byte) {
-		k, err := unseal(secret.NewHeap(), anyKey(b), g, id, bundle)
+		k, err := unseal(secret.NewHeap(), anyKey(b), public, id, bundle)
 		switch {
 		case err == nil && !bytes.Equal(bundle, b.Bundle):
 			t.Error("opens a bundle that was never sealed")
@@ -153,13 +153,13 @@ func FuzzUnseal(f *testing.F) {
 
 // FuzzParseBundle decodes what is inside the seal.
 func FuzzParseBundle(f *testing.F) {
-	b, g, id := parts(f)
+	b, public, id := parts(f)
 	plain := append(bytes.Clone(b.SigningSeed), 0, 0, 0, 1)
 	f.Add(append(plain, make([]byte, KeySize)...))
 	f.Add(append(plain[:len(plain):len(plain)], make([]byte, KeySize+1)...))
 	f.Add(plain)
 	f.Fuzz(func(t *testing.T, plain []byte) {
-		k, err := parseBundle(secret.NewHeap(), g, id, bytes.Clone(plain))
+		k, err := parseBundle(secret.NewHeap(), public, id, bytes.Clone(plain))
 		if err != nil {
 			return
 		}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // machine is a platform whose every part a test can change. It derives seal keys
@@ -159,8 +159,26 @@ func get(t testing.TB, dir, name string) []byte {
 	return b
 }
 
-// settings is what an operator chooses of a genesis.
-var settings = genesis.Genesis{AllowSim: true, RequestWindow: 600}
+// settings are of a domain for simulated platforms.
+func settings() manifest.Settings {
+	s := manifest.Defaults(manifest.Development)
+	s.Enrollment = manifest.EnrollmentClosed
+	return s
+}
+
+// protected are settings of a domain for real ones only.
+func protected() manifest.Settings { return manifest.Defaults(manifest.Production) }
+
+// createWith makes a domain in dir, which nobody can change later.
+func createWith(dir string, p tee.Platform, s manifest.Settings) error {
+	d, operator, err := manifest.ThrowAway(s)
+	if err != nil {
+		return err
+	}
+	return Create(dir, p, d, now, operator)
+}
+
+func createIn(dir string, p tee.Platform) error { return createWith(dir, p, settings()) }
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("", 3600))
 
@@ -168,7 +186,7 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("", 3600))
 func create(t testing.TB, p tee.Platform) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "domain")
-	if err := Create(dir, p, settings, now); err != nil {
+	if err := createIn(dir, p); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -1,9 +1,9 @@
 package domainkey
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +12,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // Names of the files of a domain directory.
@@ -25,11 +26,13 @@ const (
 var ErrSimulated = errors.New("this domain does not allow simulated platforms")
 
 // Create makes a domain of a single node in dir, which must not exist: its
-// DomainKey, its signing key, the sealed bundle and the genesis, whose format,
-// creation time and domain key it fills in. Errors: ErrSimulated, tee.ErrNoSealKey.
-func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error {
+// DomainKey, its signing key, the sealed bundle, and the genesis that completes
+// d. operators sign the genesis at once, those of a domain that nobody means to
+// keep; otherwise people do, and Open refuses the domain until they have. Errors:
+// ErrSimulated, tee.ErrNoSealKey, manifest.ErrInvalid.
+func Create(dir string, p tee.Platform, d *manifest.Draft, now time.Time, operators ...crypto.Signer) error {
 	dir = filepath.Clean(dir) // "domain/" would be its own parent
-	if err := admit(p, g); err != nil {
+	if err := admit(p, &d.Settings); err != nil {
 		return err
 	}
 	switch _, err := os.Lstat(dir); {
@@ -44,17 +47,18 @@ func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error 
 			key.Zero()
 		}
 	}()
-	g.Format, g.Created, g.DomainKey = genesis.Format, now.UTC().Truncate(time.Second), publicKey(signing)
-	encoded, err := g.Encode()
-	if err != nil {
-		return err
+	m := d.Complete(publicKey(signing), nil, now)
+	for _, o := range operators {
+		if err := m.Sign(o); err != nil {
+			return err
+		}
 	}
-	_, domain, err := genesis.Parse(encoded)
+	encoded, err := m.Encode()
 	if err != nil {
 		return err
 	}
 	var bundle []byte
-	secret.Do(func() { bundle, err = seal(p, domain, versions, signing) })
+	secret.Do(func() { bundle, err = seal(p, genesis.ID(m.Hash()), versions, signing) })
 	if err != nil {
 		return err
 	}
@@ -63,9 +67,9 @@ func Create(dir string, p tee.Platform, g genesis.Genesis, now time.Time) error 
 
 // admit refuses a platform whose keys the host can read where the domain asks
 // for better.
-func admit(p tee.Platform, g genesis.Genesis) error {
+func admit(p tee.Platform, s *manifest.Settings) error {
 	switch {
-	case g.AllowSim:
+	case s.AllowSim:
 		return nil
 	case p.Simulated():
 		return ErrSimulated
@@ -120,54 +124,31 @@ func syncDir(path string) error {
 }
 
 // Open opens the domain in dir, with its keys in home, which must stay open as
-// long as they are used. It never makes a new key: a missing, foreign or damaged
-// file is an error. Errors: ErrSeal, ErrSimulated, genesis.ErrInvalid,
-// tee.ErrNoSealKey, secret.ErrMemory, fs.ErrNotExist for a missing file.
-func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, genesis.Genesis, error) {
-	g, domain, err := readGenesis(dir)
+// long as they are used, and returns what its last manifest says. It never makes a
+// new key: a missing, foreign or damaged file is an error. Errors: ErrSeal,
+// ErrSimulated, ErrChain, those of manifest.OpenChain, tee.ErrNoSealKey,
+// secret.ErrMemory, fs.ErrNotExist for a missing file.
+func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, *manifest.State, error) {
+	state, err := readState(dir)
 	if err != nil {
-		return nil, g, err
+		return nil, nil, err
 	}
-	if err := admit(p, g); err != nil {
-		return nil, g, err
+	if err := admit(p, &state.Settings); err != nil {
+		return nil, nil, err
 	}
 	// No platform gives a key for this request; one without keys says so before
 	// the operator looks for a bundle that cannot exist.
 	if _, err := p.SealKey(tee.KeyRequest{}); errors.Is(err, tee.ErrNoSealKey) {
-		return nil, g, cannotSeal(err)
+		return nil, nil, cannotSeal(err)
 	}
 	bundle, err := readLimited(filepath.Join(dir, BundleFile))
 	if err != nil {
-		return nil, g, fmt.Errorf("%w: restore %s from a backup of this machine: %w", ErrSeal, BundleFile, err)
+		return nil, nil, fmt.Errorf("%w: restore %s from a backup of this machine: %w", ErrSeal, BundleFile, err)
 	}
 	var keys *Keyring
-	secret.Do(func() { keys, err = unseal(home, p, g, domain, bundle) })
+	secret.Do(func() { keys, err = unseal(home, p, state.DomainKey, state.Domain, bundle) })
 	if err != nil {
-		return nil, g, fmt.Errorf("open %s: %w", filepath.Join(dir, BundleFile), err)
+		return nil, nil, fmt.Errorf("open %s: %w", filepath.Join(dir, BundleFile), err)
 	}
-	return keys, g, nil
-}
-
-func readGenesis(dir string) (genesis.Genesis, genesis.ID, error) {
-	path := filepath.Join(dir, GenesisFile)
-	b, err := readLimited(path)
-	if err != nil {
-		return genesis.Genesis{}, genesis.ID{}, fmt.Errorf("read the genesis: %w", err)
-	}
-	g, id, err := genesis.Parse(b)
-	if err != nil {
-		return g, id, fmt.Errorf("read %s: %w", path, err)
-	}
-	return g, id, nil
-}
-
-// readLimited reads a file of the host's into memory, and no more of it than
-// shows that it is too long.
-func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxBundle+1))
+	return keys, state, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 func TestCreate(t *testing.T) {
@@ -23,7 +24,7 @@ func TestCreate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC); !g.Created.Equal(want) || g.Format != genesis.Format || !g.AllowSim || g.RequestWindow != 600 {
+	if want := time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC); !g.Date.Equal(want) || g.Format != manifest.Format || g.Version != 1 || !g.Settings.AllowSim || g.Domain != first.Domain() {
 		t.Errorf("Create: genesis is %+v", g)
 	}
 	if first.Current() != 1 || first.Domain() == (genesis.ID{}) || first.versions[0].Equal(secret.New(make([]byte, KeySize))) {
@@ -83,7 +84,7 @@ func TestCreateBesideLeftovers(t *testing.T) {
 	}
 	put(t, left, GenesisFile, []byte("half"))
 	dir := parent + "/domain/" // a slash at the end names the same directory
-	if err := Create(dir, node(), settings, now); err != nil {
+	if err := createIn(dir, node()); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
 	open(t, dir, node())
@@ -99,28 +100,26 @@ func TestCreateRefusals(t *testing.T) {
 	real.simulated = false
 	debug := real
 	debug.id.Debug = true
-	protected := settings
-	protected.AllowSim = false
-	badWindow := settings
+	badWindow := settings()
 	badWindow.RequestWindow = 0
 	for _, row := range []struct {
 		name, dir string
 		p         tee.Platform
-		g         genesis.Genesis
+		s         manifest.Settings
 		want      error // nil: any
 		text      string
 	}{
-		{"simulated platform", "a", node(), protected, ErrSimulated, ""},
-		{"TEE in debug mode", "a", debug, protected, ErrSimulated, "debug"},
-		{"no window", "a", real, badWindow, genesis.ErrInvalid, ""},
-		{"zero seal key", "a", answering{real, make([]byte, 32)}, protected, tee.ErrKeyRequest, "zero key"},
-		{"zero seal key of 16 bytes", "a", answering{real, make([]byte, 16)}, protected, tee.ErrKeyRequest, ""},
-		{"seal key of 16 bytes", "a", answering{real, bytes.Repeat([]byte{1}, 16)}, protected, tee.ErrKeyRequest, "returned 16 bytes, want 32"},
-		{"no seal key", "a", answering{real, nil}, protected, tee.ErrKeyRequest, ""},
-		{"no parent", "missing/a", real, protected, fs.ErrNotExist, ""},
-		{"parent is a file", "file/a", real, protected, nil, "not a directory"},
+		{"simulated platform", "a", node(), protected(), ErrSimulated, ""},
+		{"TEE in debug mode", "a", debug, protected(), ErrSimulated, "debug"},
+		{"no window", "a", real, badWindow, manifest.ErrInvalid, ""},
+		{"zero seal key", "a", answering{real, make([]byte, 32)}, protected(), tee.ErrKeyRequest, "zero key"},
+		{"zero seal key of 16 bytes", "a", answering{real, make([]byte, 16)}, protected(), tee.ErrKeyRequest, ""},
+		{"seal key of 16 bytes", "a", answering{real, bytes.Repeat([]byte{1}, 16)}, protected(), tee.ErrKeyRequest, "returned 16 bytes, want 32"},
+		{"no seal key", "a", answering{real, nil}, protected(), tee.ErrKeyRequest, ""},
+		{"no parent", "missing/a", real, protected(), fs.ErrNotExist, ""},
+		{"parent is a file", "file/a", real, protected(), nil, "not a directory"},
 	} {
-		err := Create(filepath.Join(parent, row.dir), row.p, row.g, now)
+		err := createWith(filepath.Join(parent, row.dir), row.p, row.s)
 		if err == nil || row.want != nil && !errors.Is(err, row.want) || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%s: got %v, want %v with %q", row.name, err, row.want, row.text)
 		}
@@ -132,7 +131,7 @@ func TestCreateRefusals(t *testing.T) {
 
 func TestCreateOverwritesNothing(t *testing.T) {
 	for name, prepare := range map[string]func(dir string) error{
-		"domain":          func(dir string) error { return Create(dir, node(), settings, now) },
+		"domain":          func(dir string) error { return createIn(dir, node()) },
 		"empty directory": func(dir string) error { return os.Mkdir(dir, 0o700) },
 		"file":            func(dir string) error { return os.WriteFile(dir, []byte("x"), 0o600) },
 		"dangling link":   func(dir string) error { return os.Symlink("nowhere", dir) },
@@ -145,7 +144,7 @@ func TestCreateOverwritesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := snapshot(t, filepath.Dir(dir))
-		if err := Create(dir, node(), settings, now); err == nil || !strings.Contains(err.Error(), "exists already") {
+		if err := createIn(dir, node()); err == nil || !strings.Contains(err.Error(), "exists already") {
 			t.Errorf("%s: got %v, want a refusal", name, err)
 		}
 		if after := snapshot(t, filepath.Dir(dir)); after != before {
@@ -236,10 +235,8 @@ func TestOpenOnSimulator(t *testing.T) {
 func TestPlatformsThatProtectNothing(t *testing.T) {
 	real := node()
 	real.simulated = false
-	protected := settings
-	protected.AllowSim = false
 	dir := filepath.Join(t.TempDir(), "domain")
-	if err := Create(dir, real, protected, now); err != nil {
+	if err := createWith(dir, real, protected()); err != nil {
 		t.Fatal(err)
 	}
 	open(t, dir, real)
@@ -261,16 +258,16 @@ func TestOpenRefusals(t *testing.T) {
 		{"no directory", func(t *testing.T, dir string) { remove(t, dir, "") }, fs.ErrNotExist},
 		{"no genesis", func(t *testing.T, dir string) { remove(t, dir, GenesisFile) }, fs.ErrNotExist},
 		{"no bundle", func(t *testing.T, dir string) { remove(t, dir, BundleFile) }, ErrSeal},
-		{"empty genesis", func(t *testing.T, dir string) { put(t, dir, GenesisFile, nil) }, genesis.ErrInvalid},
+		{"empty genesis", func(t *testing.T, dir string) { put(t, dir, GenesisFile, nil) }, manifest.ErrInvalid},
 		{"empty bundle", func(t *testing.T, dir string) { put(t, dir, BundleFile, nil) }, ErrSeal},
 		{"bundle of another domain", func(t *testing.T, dir string) { put(t, dir, BundleFile, get(t, other, BundleFile)) }, ErrSeal},
 		{"genesis of another domain", func(t *testing.T, dir string) { put(t, dir, GenesisFile, get(t, other, GenesisFile)) }, ErrSeal},
-		{"genesis with a space more", func(t *testing.T, dir string) { edit(t, dir, "{\n", "{ \n") }, genesis.ErrInvalid},
-		{"genesis that opens enrollment", func(t *testing.T, dir string) { edit(t, dir, `"openEnrollment": false`, `"openEnrollment": true`) }, ErrSeal},
-		{"genesis with a longer window", func(t *testing.T, dir string) { edit(t, dir, "600", "3600") }, ErrSeal},
-		{"genesis with an earlier date", func(t *testing.T, dir string) { edit(t, dir, "2026", "2025") }, ErrSeal},
-		{"genesis without simulation", func(t *testing.T, dir string) { edit(t, dir, `"allowSim": true`, `"allowSim": false`) }, ErrSimulated},
-		{"genesis too long", func(t *testing.T, dir string) { put(t, dir, GenesisFile, make([]byte, maxBundle+2)) }, genesis.ErrInvalid},
+		{"genesis with a space more", func(t *testing.T, dir string) { edit(t, dir, "{\n", "{ \n") }, manifest.ErrInvalid},
+		{"genesis that opens enrollment", func(t *testing.T, dir string) { edit(t, dir, `"enrollment": "closed"`, `"enrollment": "open"`) }, manifest.ErrSignature},
+		{"genesis with a longer window", func(t *testing.T, dir string) { edit(t, dir, `Seconds": 600`, `Seconds": 3600`) }, manifest.ErrSignature},
+		{"genesis with an earlier date", func(t *testing.T, dir string) { edit(t, dir, `"2026`, `"2025`) }, manifest.ErrSignature},
+		{"genesis without simulation", func(t *testing.T, dir string) { edit(t, dir, `"allowSim": true`, `"allowSim": false`) }, manifest.ErrSignature},
+		{"genesis too long", func(t *testing.T, dir string) { put(t, dir, GenesisFile, make([]byte, maxBundle+2)) }, manifest.ErrInvalid},
 		{"bundle too long", func(t *testing.T, dir string) { put(t, dir, BundleFile, make([]byte, maxBundle+2)) }, ErrSeal},
 	} {
 		dir := create(t, node())

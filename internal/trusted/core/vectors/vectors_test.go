@@ -44,7 +44,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire"
-	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // hexBytes is a byte string written in hexadecimal in a JSON file.
@@ -108,15 +108,19 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := genesis.Genesis{AllowSim: true, RequestWindow: 600}
+	draft, operator, err := manifest.ThrowAway(manifest.Defaults(manifest.Development))
+	if err != nil {
+		t.Fatal(err)
+	}
 	domain := filepath.Join(dir, "domain")
-	if err := domainkey.Create(domain, p, g, s.now.Add(-time.Hour)); err != nil {
+	if err := domainkey.Create(domain, p, draft, s.now.Add(-time.Hour), operator); err != nil {
 		t.Fatal(err)
 	}
-	if s.keys, g, err = domainkey.Open(domain, p, secret.NewHeap()); err != nil {
+	var state *manifest.State
+	if s.keys, state, err = domainkey.Open(domain, p, secret.NewHeap()); err != nil {
 		t.Fatal(err)
 	}
-	s.core, err = core.New(core.Config{Platform: p, Keys: s.keys, Genesis: g, Clock: func() time.Time { return s.now }})
+	s.core, err = core.New(core.Config{Platform: p, Keys: s.keys, Settings: state.Settings, Date: state.Date, Clock: func() time.Time { return s.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
