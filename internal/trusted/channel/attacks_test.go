@@ -158,33 +158,38 @@ func TestReflectionToBothSides(t *testing.T) {
 	})
 }
 
-// TestReflectedEvidence changes the side in a reflected opening. What remains is
-// the tag in the exporter's label.
+// TestReflectedEvidence reflects an opening but for the side, and the nonce where
+// that is told too, and then the evidence.
 func TestReflectedEvidence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		cfg, _ := config(t, w, w.one, channel.DKeyServer, channel.DKeyServer)
-		a, b := net.Pipe()
-		go func() {
-			defer b.Close()
-			c := &rawConn{rawPeer: &rawPeer{side: serverSide, manifest: 1}, t: tls.Server(b, attackerTLS(t))}
-			all, _, err := c.read(opening)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			all[headSize+2] = serverSide
-			c.t.Write(all)
-			if all, _, err = c.read(evidence); err == nil {
+	for name, row := range map[string]struct {
+		nonce byte // is added to one of the nonce
+		want  error
+	}{"the own nonce": {0, channel.ErrReflected}, "another nonce": {1, validate.ErrReportData}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			cfg, _ := config(t, w, w.one, channel.DKeyServer, channel.DKeyServer)
+			a, b := net.Pipe()
+			go func() {
+				defer b.Close()
+				c := &rawConn{rawPeer: &rawPeer{side: serverSide, manifest: 1}, t: tls.Server(b, attackerTLS(t))}
+				all, _, err := c.read(opening)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				all[headSize+2] = serverSide
+				all[headSize+2+1+2+len(cfg.Role)+32] += row.nonce
 				c.t.Write(all)
+				if all, _, err = c.read(evidence); err == nil {
+					c.t.Write(all)
+				}
+				io.Copy(io.Discard, b)
+			}()
+			if _, err := channel.Client(t.Context(), a, cfg); !errors.Is(err, row.want) {
+				t.Errorf("%s: got %v, want %v", name, err, row.want)
 			}
-			io.Copy(io.Discard, b)
-		}()
-		_, err := channel.Client(t.Context(), a, cfg)
-		if !errors.Is(err, validate.ErrReportData) {
-			t.Errorf("got %v, want ErrReportData", err)
-		}
-	})
+		})
+	}
 }
 
 // TestReplay says again to a server what an accepted client has said inside TLS,

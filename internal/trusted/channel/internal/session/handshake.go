@@ -163,6 +163,8 @@ func (h *handshake) receiveOpening(context.Context) error {
 		return err
 	case m.side != h.side.other(): // check: side
 		return fmt.Errorf("%w: it calls itself %v too", ErrReflected, m.side)
+	case m.nonce == h.own.nonce: // check: own-nonce
+		return fmt.Errorf("%w: it has the own nonce", ErrReflected)
 	case m.domain != h.cfg.Domain: // check: domain-named
 		return fmt.Errorf("%w: domain %x", ErrPeer, m.domain)
 	case !slices.Contains(h.cfg.PeerRoles, m.role): // check: role-wanted
