@@ -31,10 +31,14 @@ fi
 echo "README: dev"
 background dev
 reachable "$url"
-cat "$tmp/dev.log"
 
-# The next step that `ehsm dev` prints works when pasted.
-next=$(sed -n 's/^ *next: *//p' "$tmp/dev.log" | head -n 1)
+# The next step that `ehsm dev` prints, a moment later, works when pasted.
+for _ in $(seq 100); do
+	next=$(sed -n 's/^ *next: *//p' "$tmp/dev.log" | head -n 1)
+	[ -z "$next" ] || break
+	sleep 0.1
+done
+cat "$tmp/dev.log"
 [ -n "$next" ] || { echo "ehsm dev printed no next step" >&2; exit 1; }
 echo "README: next step: $next"
 bash -eu -c "$next"
