@@ -52,6 +52,9 @@ checks neither the reply's signature nor a pinned certificate.`,
 const maxPayload = 8 << 20 // bytes
 
 func (a *app) api(ctx context.Context, f apiFlags) error {
+	if f.action == api.GetEvidence {
+		return withHint(usagef("%s has a challenge and no payload", f.action), "ehsm attest verify asks for evidence, and judges it")
+	}
 	payload, err := a.payload(ctx, f.payload)
 	if err != nil {
 		return err

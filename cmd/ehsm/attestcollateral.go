@@ -272,8 +272,11 @@ func (a *app) collateralIn(ctx context.Context, path string) ([]verify.Collatera
 	}
 	all, err := collateral.Decode(b)
 	if err != nil { // the text may quote the file, which nobody vouches for
-		return nil, withHint(fmt.Errorf("read %s: %s", path, printable(err.Error())),
-			"want collateral as JSON, or a bundle: ehsm attest collateral fetch makes both")
+		hint := "want collateral as JSON, or a bundle: ehsm attest collateral fetch makes both"
+		if errors.Is(err, verify.ErrDocumentID) {
+			hint = "of collateral for TDX only ehsm attest verify and show make use; these commands are for that of SGX"
+		}
+		return nil, withHint(fmt.Errorf("read %s: %s", path, printable(err.Error())), hint)
 	}
 	return all, nil
 }

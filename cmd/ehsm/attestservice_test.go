@@ -80,9 +80,10 @@ func TestVerifyService(t *testing.T) {
 			other := newFakeService(s.t)
 			s.answer = func(a *api.GetEvidenceResult) { a.HPKEPublicKey = other.hpkeKey }
 		}, stderr: []string{"report-data"}},
-		"a forged quote":   {args: sim, want: exitError, edit: func(s *fakeService) { s.answer = func(a *api.GetEvidenceResult) { a.Evidence[200] ^= 1 } }, stderr: []string{"not genuine: quote-signature: ", "hint: what the service shows is damaged or forged: do not use it"}},
-		"debug":            {args: []string{"--policy", "@wanted.json"}, want: exitError, edit: func(s *fakeService) { s.report = func(r *sgx.Report) { r.Attributes.Flags |= sgx.FlagDebug } }, stderr: []string{"not wanted: debug: ", "hint: the host can read the memory"}},
-		"debug, not asked": {args: sim, want: exitOK, edit: func(s *fakeService) { s.report = func(r *sgx.Report) { r.Attributes.Flags |= sgx.FlagDebug } }, stdout: []string{"DEBUG:             the host can read the memory of this program"}},
+		"a forged quote": {args: sim, want: exitError, edit: func(s *fakeService) { s.answer = func(a *api.GetEvidenceResult) { a.Evidence[200] ^= 1 } }, stderr: []string{"not genuine: quote-signature: ", "hint: what the service shows is damaged or forged: do not use it"}},
+		"debug":          {args: []string{"--policy", "@wanted.json"}, want: exitError, edit: func(s *fakeService) { s.report = func(r *sgx.Report) { r.Attributes.Flags |= sgx.FlagDebug } }, stderr: []string{"not wanted: debug: ", "hint: the host can read the memory"}},
+		"debug, not asked": {args: sim, want: exitError, edit: func(s *fakeService) { s.report = func(r *sgx.Report) { r.Attributes.Flags |= sgx.FlagDebug } },
+			stdout: []string{"genuine:           yes", "wanted:            no: debug: enclave runs in debug mode\n", "DEBUG:             the host can read the memory of this program"}, stderr: []string{"not wanted: debug: ", "hint: the host can read the memory"}},
 		"out of date": {args: []string{"--policy", "@wanted.json"}, want: exitError, edit: func(s *fakeService) { s.terms.Status, s.terms.Advisories = verify.OutOfDate, []string{"SIM-SA-1"} },
 			stderr: []string{"not wanted: tcb-status: ", "hint: update the machine's BIOS and microcode"}},
 		"revoked": {args: sim, want: exitError, edit: func(s *fakeService) { s.terms.RevokedPCKs = []*big.Int{s.machine.PCK.Cert.SerialNumber} }, stderr: []string{"not genuine: crl: PCK certificate is revoked", "hint: Intel has withdrawn its trust"}},

@@ -162,8 +162,12 @@ func unaskedWanted(asked bool) *finding {
 // accept notes what was proved.
 func (s *serviceAnswer) accept(r *attested.Report) {
 	s.Genuine = finding{Answer: answerYes}
-	if r.Wanted {
+	switch {
+	case r.Wanted:
 		s.Wanted = &finding{Answer: answerYes}
+	case r.Debug: // a policy has to say that it accepts that
+		f := refusal(answerNo, policyStep(validate.ErrDebug), validate.ErrDebug)
+		s.Wanted = &f
 	}
 	s.Service = &serviceView{
 		Kind: r.Kind, Simulated: r.Simulated, Debug: r.Debug, Program: r.Program, Machine: r.Machine,

@@ -19,8 +19,9 @@ func newAttestShow(a *app) *cobra.Command {
 		Use:   "show FILE",
 		Short: "Show what a quote says, and with collateral its TCB status",
 		Long: `show prints the enclave, the machine and the quoting enclave of an SGX quote, or
-what a TDX quote or a SEV-SNP report says. The file may be binary or hex digits. Without --collateral that is only what the
-file says of itself: anybody can write such a file.
+what a TDX quote or a SEV-SNP report says. The file may be binary or hex digits.
+Without --collateral that is only what the file says of itself: anybody can write
+such a file.
 
 With --collateral the quote is verified as "attest verify" does it without a
 policy, and the TCB status and advisories are shown. Exit code 1: it did not
@@ -59,8 +60,9 @@ genuine: did a quoting enclave on a machine, both of which Intel vouches for,
   ASK, ARK and the CRL of the ARK.
 wanted: does the policy accept this enclave or guest, on this machine, with this
   TCB status? Without --policy that is not asked, and the exit code is that of the
-  first question. Grace periods of a policy are for machines that a service has
-  admitted before; here a machine is judged as a new one.
+  first question; but an SGX enclave or a service in debug mode is refused, as
+  only a policy that says so accepts one. Grace periods of a policy are for machines
+  that a service has admitted before; here a machine is judged as a new one.
 
 A service is asked with a fresh challenge, without credentials and before anything
 secret is sent to it; --domain says whose keys it must have. What it answers with
@@ -188,8 +190,11 @@ func judge(e *evidence) *verdict {
 		return v
 	}
 	v.Genuine, v.TCB = finding{Answer: answerYes}, tcbViewOf(&r)
-	if e.policy != nil {
+	switch {
+	case e.policy != nil:
 		v.want(e, &r)
+	case r.Report.Attributes.Debug(): // a policy has to say that it accepts one
+		v.decide("", "", validate.ErrDebug)
 	}
 	return v
 }
@@ -211,12 +216,7 @@ func (v *verdict) want(e *evidence, r *verify.Result) {
 	policy := *e.policy
 	policy.AllowSim = e.options.AllowSim // the flag may have said so
 	d, err := validate.Check(&policy, r, in)
-	if err != nil {
-		f := refusal(answerNo, policyStep(err), err)
-		v.Wanted = &f
-		return
-	}
-	v.Wanted, v.Enclave, v.Platform = &finding{Answer: answerYes}, d.Enclave, d.Platform
+	v.decide(d.Enclave, d.Platform, err)
 }
 
 // emitVerdict prints a verdict and returns the error that it means.

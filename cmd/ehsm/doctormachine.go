@@ -59,7 +59,7 @@ func (m machine) detect() []check {
 func processorCheck(model string, flags []string) check {
 	found := fmt.Sprintf("%s, flags: %s", cmp.Or(model, "unknown model"), cmp.Or(strings.Join(flags, " "), "none that matter here"))
 	if slices.Contains(flags, "hypervisor") {
-		found += ": a virtual machine"
+		found += "; a virtual machine"
 	}
 	return passed("processor", "%s", found)
 }

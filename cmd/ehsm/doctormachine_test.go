@@ -50,7 +50,7 @@ func TestDetect(t *testing.T) {
 		"in an enclave of Gramine": {map[string]string{gramineType: "dcap\n"}, []string{
 			"processor ok", "SGX ok inside an enclave of Gramine, attestation type dcap", "TDX guest note", "SEV-SNP guest note"}},
 		"TDX guest": {map[string]string{cpu: cpuinfo("tdx_guest hypervisor"), tdxGuest: "", release: "6.12.0-9-generic\n", tsmReport + "/x/provider": ""}, []string{
-			"processor ok Fast 9000, flags: tdx_guest hypervisor: a virtual machine", "SGX note", "TDX guest ok /dev/tdx_guest", "SEV-SNP guest note",
+			"processor ok Fast 9000, flags: tdx_guest hypervisor; a virtual machine", "SGX note", "TDX guest ok /dev/tdx_guest", "SEV-SNP guest note",
 			"kernel ok Linux 6.12.0-9-generic", "configfs-tsm ok"}},
 		"TDX guest without its device": {map[string]string{cpu: cpuinfo("tdx_guest hypervisor"), release: "6.12.0\n"}, []string{
 			"processor ok", "SGX note", "TDX guest problem this is one, but there is no /dev/tdx_guest", "SEV-SNP guest note"}},
