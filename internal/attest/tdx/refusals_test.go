@@ -125,6 +125,17 @@ func TestRefusals(t *testing.T) {
 		{"module is unknown", func(s *scene) { s.report.TEETCBSVN[1] = 9 }, verify.StepTCBLevel, ErrModuleUnknown},
 		{"module below its levels", func(s *scene) { s.report.TEETCBSVN[0] = 4 }, verify.StepTCBLevel, ErrModuleLevel},
 		{"module revoked", member("tdxModuleIdentities", []any{module("TDX_01", 5, "Revoked")}), verify.StepTCBLevel, ErrModuleRevoked},
+		{"module whose identity has another signer", member("tdxModuleIdentities", []any{of(module("TDX_01", 5, "UpToDate"), "mrsigner", strings.Repeat("01", 48))}), verify.StepTCBLevel, ErrModuleSigner},
+		{"module whose identity has other attributes", member("tdxModuleIdentities", []any{of(module("TDX_01", 5, "UpToDate"), "attributes", "0100000000000000")}), verify.StepTCBLevel, ErrModuleAttributes},
+		{"old module of another signer", func(s *scene) {
+			s.report.TEETCBSVN = [16]byte{9, 0, 3}
+			member("tdxModule", of(signer(), "mrsigner", strings.Repeat("01", 48)))(s)
+		}, verify.StepTCBLevel, ErrModuleSigner},
+		{"PCE below all levels", func(s *scene) {
+			s.terms.Platform.PCESVN++
+			s.levels = []any{s.level("UpToDate")}
+			s.terms.Platform.PCESVN--
+		}, verify.StepTCBLevel, verify.ErrNoTCBLevel},
 		{"module's status is unknown", member("tdxModuleIdentities", []any{module("TDX_01", 5, "Fine")}), verify.StepTCBLevel, verify.ErrUnknownStatus},
 
 		{"names that the second verifier does not know", func(s *scene) {

@@ -160,6 +160,12 @@ func signer() map[string]any {
 	return map[string]any{"mrsigner": hex.EncodeToString(make([]byte, 48)), "attributes": "0000000000000000", "attributesMask": "FFFFFFFFFFFFFFFF"}
 }
 
+// of returns m with another value.
+func of(m map[string]any, name string, value any) map[string]any {
+	m[name] = value
+	return m
+}
+
 func (s *scene) collateral() verify.Collateral {
 	s.t.Helper()
 	c, err := s.fleet.Collateral(s.terms)
