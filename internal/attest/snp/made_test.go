@@ -81,6 +81,7 @@ type chip struct {
 	revoked []int64 // serial numbers in the CRL
 	crl     func(l *x509.RevocationList)
 	byASK   bool // the CRL is signed by the ASK
+	named   bool // the CRL is in the name of the ASK
 }
 
 func newChip(t *testing.T) *chip {
@@ -90,6 +91,18 @@ func newChip(t *testing.T) *chip {
 		t.Fatal(err)
 	}
 	return &chip{t: t, m: m, id: [64]byte{0xc1, 63: 0xff}, product: "Milan-B1", tcb: 115<<56 | 8<<48 | 3}
+}
+
+// renewASK gives this chip's ASK other dates.
+func (c *chip) renewASK(from, until time.Time) {
+	t := authority("SEV-Milan", 2)
+	t.NotBefore, t.NotAfter = from, until
+	m := *c.m
+	var err error
+	if m.ask, err = issue(t, m.ark, &m.askKey.PublicKey, m.arkKey); err != nil {
+		c.t.Fatal(err)
+	}
+	c.m = &m
 }
 
 const vcekSerial = 3
@@ -165,6 +178,11 @@ func (c *chip) list() []byte {
 	if c.byASK {
 		issuer, key = c.m.ask, c.m.askKey
 	}
+	if c.named {
+		named := *issuer
+		named.RawSubject = c.m.ask.RawSubject
+		issuer = &named
+	}
 	der, err := x509.CreateRevocationList(rand.Reader, l, issuer, key)
 	if err != nil {
 		c.t.Fatal(err)
@@ -196,6 +214,9 @@ func TestRevocation(t *testing.T) {
 		{"CRL expired", nil, func(s *scene) { s.o.Now = madeNow.Add(time.Hour + time.Second) }, StepCRL, ErrCRLDates},
 		{"CRL not yet in force", nil, func(s *scene) { s.o.Now = madeNow.Add(-time.Hour - time.Second) }, StepCRL, ErrCRLDates},
 		{"CRL of the ASK", func(c *chip) { c.byASK = true }, nil, StepCRL, ErrCRLSignature},
+		{"CRL in another name", func(c *chip) { c.named = true }, nil, StepCRL, ErrCRLSignature},
+		{"ASK not yet valid", func(c *chip) { c.renewASK(madeNow.Add(time.Second), madeNow.AddDate(9, 0, 0)) }, nil, StepRoot, ErrCertDates},
+		{"ASK expired", func(c *chip) { c.renewASK(madeNow.AddDate(-1, 0, 0), madeNow.Add(-time.Second)) }, nil, StepRoot, ErrCertDates},
 		{"CRL with its signature changed", nil, func(s *scene) { s.c.CRL[len(s.c.CRL)-1] ^= 1 }, StepCRL, ErrCRLSignature},
 		{"CRL with trailing bytes", nil, func(s *scene) { s.c.CRL = append(s.c.CRL, 0) }, StepCRL, ErrCRL},
 		{"chip of Turin", func(c *chip) { c.product = "Turin-B1" }, nil, StepChip, ErrProduct},

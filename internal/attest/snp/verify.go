@@ -162,7 +162,8 @@ func (v *verification) crl() error {
 	if err := l.CheckSignatureFrom(v.ark); err != nil {
 		return fmt.Errorf("%w: %w", ErrCRLSignature, err)
 	}
-	if l.NextUpdate.IsZero() || v.o.Now.Before(l.ThisUpdate) || v.o.Now.After(l.NextUpdate) {
+	// One that does not say until when it is in force has a NextUpdate of year 1.
+	if v.o.Now.Before(l.ThisUpdate) || v.o.Now.After(l.NextUpdate) {
 		return fmt.Errorf("%w: it is from %s to %s", ErrCRLDates, l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339))
 	}
 	for name, serial := range map[string]*big.Int{"ASK": v.ask.SerialNumber, "VCEK": v.vcek.SerialNumber} {

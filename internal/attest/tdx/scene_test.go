@@ -243,6 +243,10 @@ func TestStatuses(t *testing.T) {
 		{"module is out of date", func(s *scene) {
 			s.tcbInfo = func(m map[string]any) { m["tdxModuleIdentities"] = []any{module("tdx_01", 2, "OutOfDate")} }
 		}, verify.OutOfDate, nil, ""},
+		{"machine and module are out of date", func(s *scene) {
+			s.levels = newer(s)
+			s.tcbInfo = func(m map[string]any) { m["tdxModuleIdentities"] = []any{module("TDX_01", 2, "OutOfDate")} }
+		}, verify.OutOfDate, nil, ""}, // no date: no grace period may cover the module
 		{"module is out of date, machine needs configuration", func(s *scene) {
 			s.levels = []any{advised(s.level("ConfigurationNeeded"), "A-1")}
 			s.tcbInfo = func(m map[string]any) {
