@@ -1,0 +1,127 @@
+package domainkey
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+)
+
+// Files returns the genesis and the later manifests that are in dir, in the order
+// of their names and not verified. Errors: ErrChain, fs.ErrNotExist where there is
+// no genesis.
+func Files(dir string) ([][]byte, error) {
+	first, err := readLimited(filepath.Join(dir, GenesisFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the genesis: %w", err)
+	}
+	versions, err := listManifests(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := [][]byte{first}
+	for _, version := range versions {
+		b, err := readLimited(filepath.Join(dir, manifestFile(version)))
+		if err != nil {
+			return nil, fmt.Errorf("read a manifest: %w", err)
+		}
+		files = append(files, b)
+	}
+	return files, nil
+}
+
+// WriteManifest puts a manifest, which the caller has verified, into dir, in place
+// of one of the same version. Version 1 is the genesis.
+func WriteManifest(dir string, version uint64, file []byte) error {
+	name := manifestFile(version)
+	if version == 1 {
+		name = GenesisFile
+	}
+	return replaceFile(dir, name, file)
+}
+
+// Unseal opens the bundle in dir, which must be of the domain of s, with its keys
+// in home, which must stay open as long as they are used. Errors: ErrSeal,
+// ErrSimulated, secret.ErrMemory; fs.ErrNotExist where there is no bundle.
+func Unseal(dir string, p tee.Platform, home *secret.Home, s *manifest.State) (*Keyring, error) {
+	if err := admit(p, &s.Settings); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, BundleFile)
+	bundle, err := readLimited(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the DomainKey: %w", err)
+	}
+	var keys *Keyring
+	secret.Do(func() { keys, err = unseal(home, p, s.DomainKey, s.Domain, bundle) })
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return keys, nil
+}
+
+// Seal writes the bundle of k to dir, in place of an older one, for this program
+// on this machine. Errors: tee.ErrNoSealKey.
+func (k *Keyring) Seal(dir string, p tee.Platform) error {
+	var bundle []byte
+	var err error
+	secret.Do(func() { bundle, err = seal(p, k.domain, k.versions, k.signing) })
+	if err != nil {
+		return err
+	}
+	return replaceFile(dir, BundleFile, bundle)
+}
+
+// replaceFile writes a file to a temporary directory first, so that it is there
+// as a whole or not at all.
+func replaceFile(dir, name string, b []byte) error {
+	tmp, err := os.MkdirTemp(dir, ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	written := filepath.Join(tmp, name)
+	if err := writeSynced(written, b); err != nil {
+		return err
+	}
+	if err := os.Rename(written, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// Export returns the keys for another TEE of the domain: signing seed, number of
+// versions in four bytes, versions. The caller zeroes it; package provision seals
+// it for an attested peer, and nothing else may be done with it.
+func (k *Keyring) Export() secret.Bytes {
+	plain := make([]byte, 0, ed25519.SeedSize+4+KeySize*len(k.versions))
+	plain = append(plain, k.signing.Expose()...)
+	plain = binary.BigEndian.AppendUint32(plain, uint32(len(k.versions)))
+	for _, dk := range k.versions {
+		plain = append(plain, dk.Expose()...)
+	}
+	return secret.New(plain)
+}
+
+// Import reads what Export returned, into home, and zeroes it. The signing key
+// must be the one that the genesis of the domain names. Errors: ErrSeal,
+// secret.ErrMemory.
+func Import(home *secret.Home, s *manifest.State, exported secret.Bytes) (keys *Keyring, err error) {
+	secret.Do(func() { keys, err = parseBundle(home, s.DomainKey, s.Domain, exported.Expose()) })
+	return keys, err
+}
+
+// Extends reports whether k has everything that old has: the same domain, signing
+// key and versions, and perhaps later ones. Keys are compared in constant time.
+func (k *Keyring) Extends(old *Keyring) bool {
+	same := k.domain == old.domain && k.signing.Equal(old.signing) && len(k.versions) >= len(old.versions)
+	for i := 0; same && i < len(old.versions); i++ {
+		same = k.versions[i].Equal(old.versions[i])
+	}
+	return same
+}
