@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,5 +56,36 @@ func TestDocumented(t *testing.T) {
 	}
 	if n < 90 {
 		t.Errorf("got %d constants, want at least 90", n)
+	}
+}
+
+// Every action has an example in the documentation, which scripts/docs.sh runs.
+func TestExamples(t *testing.T) {
+	b, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples strings.Builder
+	for i, part := range strings.Split("\n"+string(b), "\n```") {
+		if code, ok := strings.CutPrefix(part, "sh\n"); ok && i%2 == 1 {
+			examples.WriteString(code + "\n")
+		}
+	}
+	n := 0
+	for name, text := range constants(t, "api.go") {
+		if name != text {
+			continue // no action
+		}
+		n++
+		command := "ehsm api " + name
+		if name == GetEvidence {
+			command = "ehsm attest verify" // which asks for it
+		}
+		if !regexp.MustCompile(`(?m)` + regexp.QuoteMeta(command) + `( |$)`).MatchString(examples.String()) {
+			t.Errorf("docs/api.md runs no %q", command)
+		}
+	}
+	if n != 34 {
+		t.Errorf("got %d actions, want 34", n)
 	}
 }
