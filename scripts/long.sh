@@ -4,7 +4,13 @@
 # EHSM_FUZZ_TIME sets the time of each fuzz target (default 60s).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/need.sh openssl:openssl curl:curl python3:python3 pg_createcluster:postgresql
+scripts/need.sh openssl:openssl curl:curl python3:python3 git:git gcc:gcc /usr/include/stdlib.h:libc6-dev \
+	'initdb|/usr/lib/postgresql/*/bin/initdb:postgresql'
+# One server for all tests, which ends when this ends.
+exec {server}< <(exec setpriv --pdeathsig TERM scripts/postgres.sh 0)
+trap "kill $! 2>/dev/null || true" EXIT
+read -r EHSM_TEST_POSTGRES <&"$server"
+export EHSM_TEST_POSTGRES
 run() {
 	local from=$SECONDS
 	echo "== $*"

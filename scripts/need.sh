@@ -1,10 +1,25 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests use beside Go, or says what is missing.
 # Usage: scripts/need.sh COMMAND:DEBIAN-PACKAGE ...
+#
+# COMMAND is a name in the PATH or the pattern of a path; several are separated by
+# "|", of which one is enough.
 set -euo pipefail
+present() { # COMMAND
+	local one all
+	IFS='|' read -r -a all <<<"$1"
+	for one in "${all[@]}"; do
+		if [ "${one#/}" != "$one" ]; then
+			! compgen -G "$one" >/dev/null || return 0
+		else
+			! command -v "$one" >/dev/null || return 0
+		fi
+	done
+	return 1
+}
 missing=()
 for pair in "$@"; do
-	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+	present "${pair%%:*}" || missing+=("${pair##*:}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 sudo=()

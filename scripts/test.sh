@@ -20,6 +20,14 @@ unformatted() {
 	[ -z "$files" ] || { echo "gofmt would change:" "$files" >&2; return 1; }
 }
 
+# postgres starts the server that all tests share, and ends it when this ends.
+postgres() {
+	exec {server}< <(exec setpriv --pdeathsig TERM scripts/postgres.sh 0)
+	trap "kill $! 2>/dev/null || true" EXIT
+	read -r EHSM_TEST_POSTGRES <&"$server"
+	export EHSM_TEST_POSTGRES
+}
+
 # go_test runs go test and refuses skips for any reason but missing hardware.
 go_test() {
 	local log
@@ -42,7 +50,8 @@ go_test() {
 	fi
 }
 
-step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git node:nodejs npm:npm pg_createcluster:postgresql
+step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git node:nodejs npm:npm \
+	gcc:gcc /usr/include/stdlib.h:libc6-dev 'initdb|/usr/lib/postgresql/*/bin/initdb:postgresql'
 step "gofmt" unformatted
 step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core
@@ -50,6 +59,7 @@ step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/
 step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
+step "PostgreSQL, for all tests" postgres
 step "tests with the race detector" go_test -race -shuffle=on
 step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./cmd/ehsm-core
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/dcap/verify
