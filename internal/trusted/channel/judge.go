@@ -15,7 +15,7 @@ import (
 // compares REPORTDATA, in constant time.
 func (q quotes) Judge(ctx context.Context, c session.Claim) (v session.Verdict, err error) {
 	e, err := attest.DecodeEvidence(c.Evidence)
-	if err != nil { // check: evidence-kind
+	if err != nil { // check+: evidence-kind: what was not decoded is no quote either
 		return v, err
 	}
 	collateral, err := q.collateral(ctx, e.Quote, c.Collateral)

@@ -105,7 +105,7 @@ func open(ctx context.Context, raw net.Conn, s Side, k Kind) (*stream, error) {
 	}
 	st.state = st.ConnectionState()
 	st.peer = sha256.Sum256(st.state.PeerCertificates[0].RawSubjectPublicKeyInfo) // checkTLS
-	if st.own == ([32]byte{}) {                                                   // check+: tls-asked: the version has servers that always ask
+	if st.own == ([32]byte{}) {                                                   // check: tls-asked
 		return nil, fmt.Errorf("%w: the server did not ask for a certificate", ErrTLS)
 	}
 	if st.own == st.peer { // check+: tls-own-key: possession of the own key cannot be proved by others
