@@ -30,6 +30,15 @@ type Store interface {
 	Apply(ctx context.Context, c store.Change) error
 }
 
+// A Settler is a store whose changes go on when the connection is lost, so that
+// what it holds afterwards does not tell what has become of one.
+type Settler interface {
+	// Settle tries a change again of which Apply could not tell the outcome. It
+	// returns nil if the change is stored, store.ErrConflict or store.ErrReplayed if
+	// nothing of it is nor will be; any other error leaves the outcome unknown.
+	Settle(ctx context.Context, c store.Change) error
+}
+
 // A Sweeps remembers which tenants have a bulk change to be carried over to
 // their keys, and which secrets are to be purged when. It is the part of a store
 // that Run needs besides Store.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/host/store"
@@ -193,6 +195,54 @@ func TestUnknownOutcome(t *testing.T) {
 		if r.Code != row.code || !errors.Is(err, errDisk) || !slices.Equal(g.core.resolved, []wire.Outcome{row.told}) {
 			t.Errorf("%s: got %d, %v, core is told %v", name, r.Code, err, g.core.resolved)
 		}
+	}
+}
+
+// A settlingStore loses the answer to the first change, and can tell later.
+type settlingStore struct {
+	*memStore
+	settle []error // what Settle returns, in turn; nil: what Apply does then
+}
+
+func (s *settlingStore) Settle(ctx context.Context, c store.Change) error {
+	err := s.settle[0]
+	s.settle = s.settle[1:]
+	if err != nil {
+		return err
+	}
+	return s.memStore.Apply(ctx, c)
+}
+
+// TestSettle has a store tell late what became of a change.
+func TestSettle(t *testing.T) {
+	for name, row := range map[string]struct {
+		settle []error
+		code   int
+		told   []wire.Outcome
+	}{
+		"it is stored now":            {[]error{nil}, 200, []wire.Outcome{wire.Stored}},
+		"it is, after some trouble":   {[]error{errDisk, errDisk, nil}, 200, []wire.Outcome{wire.Stored}},
+		"another node had it":         {[]error{store.ErrReplayed}, 400, []wire.Outcome{wire.Replayed}},
+		"another change was there":    {[]error{store.ErrConflict}, 200, []wire.Outcome{wire.Conflict, wire.Stored}},
+		"nobody can tell for so long": {slices.Repeat([]error{errDisk}, 100), 500, []wire.Outcome{wire.Failed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t, Options{StoreTimeout: 5 * time.Second})
+				g.sink.lossy = true
+				g.Relay.store = &settlingStore{g.store, row.settle}
+				lost := errDisk
+				g.store.beforeApply = func(context.Context, store.Change) (err error) { err, lost = lost, nil; return err }
+				began := time.Now()
+				r, err := g.do("Add", 1)
+				if r.Code != row.code || !slices.Equal(g.core.resolved, row.told) {
+					t.Errorf("got code %d, %v, core is told %v, want %d, %v", r.Code, err, g.core.resolved, row.code, row.told)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
 	}
 }
 

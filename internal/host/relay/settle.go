@@ -69,56 +69,79 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 	end, _ := ctx.Deadline()
 	within, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/lookShare))
 	defer cancel()
-	err := r.store.Apply(within, store.Change{Writes: a.Writes, Replay: a.Replay})
-	switch {
-	case err == nil:
+	c := store.Change{Writes: a.Writes, Replay: a.Replay}
+	outcome, err := outcomeOf(r.store.Apply(within, c))
+	if err != nil {
+		err = fmt.Errorf("store %d records: %w", len(a.Writes), err)
+		var lost error
+		if outcome, lost = r.settled(ctx, c); lost != nil {
+			return fate{wire.Failed, errors.Join(err, fmt.Errorf("find out whether they are stored: %w", lost)), true}
+		}
+	}
+	switch outcome {
+	case wire.Stored:
 		r.written(a.Writes, since)
-		return fate{outcome: wire.Stored}
-	case errors.Is(err, store.ErrConflict):
-		return fate{outcome: wire.Conflict}
-	case errors.Is(err, store.ErrReplayed):
-		return fate{outcome: wire.Replayed}
+	case wire.Conflict:
+		err = nil // it is tried again
 	}
-	err = fmt.Errorf("store %d records: %w", len(a.Writes), err)
-	stored, lost := r.look(ctx, a.Writes)
-	if lost != nil {
-		err = errors.Join(err, fmt.Errorf("find out whether they are stored: %w", lost))
-		return fate{wire.Failed, err, true}
-	}
-	if stored {
-		r.written(a.Writes, since)
-		return fate{outcome: wire.Stored, err: err}
-	}
-	return fate{outcome: wire.Failed, err: err}
+	return fate{outcome: outcome, err: err}
 }
 
-// look tells whether writes of unknown outcome are in the store. They are there
-// together or not at all, so one that is found stands for all. It tries until ctx
+// outcomeOf is what an error of a store says about a change; an error beside it:
+// nothing.
+func outcomeOf(err error) (wire.Outcome, error) {
+	switch {
+	case err == nil:
+		return wire.Stored, nil
+	case errors.Is(err, store.ErrConflict):
+		return wire.Conflict, nil
+	case errors.Is(err, store.ErrReplayed):
+		return wire.Replayed, nil
+	}
+	return wire.Failed, err
+}
+
+// settled tells what has become of a change of unknown outcome. It tries until ctx
 // ends.
-func (r *Relay) look(ctx context.Context, writes []wire.Write) (stored bool, err error) {
+func (r *Relay) settled(ctx context.Context, c store.Change) (o wire.Outcome, err error) {
+	settler, able := r.store.(Settler)
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		if able {
+			o, err = outcomeOf(settler.Settle(ctx, c))
+		} else {
+			o, err = r.look(ctx, c.Writes)
+		}
+		if err == nil {
+			return o, nil
+		}
+		select {
+		case <-ctx.Done():
+			return o, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// look tells whether writes are in the store. They are there together or not at
+// all, so one that is found stands for all.
+func (r *Relay) look(ctx context.Context, writes []wire.Write) (wire.Outcome, error) {
 	ids := make([]wire.RecordID, len(writes))
 	for i := range writes {
 		ids[i] = writes[i].ID
 	}
-	for wait := 10 * time.Millisecond; ; wait *= 2 {
-		rows, err := r.read(ctx, ids)
-		if err == nil {
-			for i, row := range rows {
-				if writes[i].Remove {
-					continue // it says nothing: there may have been no such record
-				}
-				if row.Revision == writes[i].Revision && row.Tag == writes[i].Tag() {
-					return true, nil
-				}
-			}
-			return false, nil
+	rows, err := r.read(ctx, ids)
+	if err != nil {
+		return wire.Failed, err
+	}
+	for i, row := range rows {
+		if writes[i].Remove {
+			continue // it says nothing: there may have been no such record
 		}
-		select {
-		case <-ctx.Done():
-			return false, err
-		case <-time.After(wait):
+		if row.Revision == writes[i].Revision && row.Tag == writes[i].Tag() {
+			return wire.Stored, nil
 		}
 	}
+	return wire.Failed, nil
 }
 
 // written puts writes that were stored since an epoch into the row cache. The

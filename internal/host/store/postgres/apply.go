@@ -48,7 +48,7 @@ const (
 // ctx or the store's. After any other error the outcome is unknown, as the database
 // may have stored what it could not acknowledge.
 //
-// c is not changed and not kept.
+// c is not changed and not kept. See Settle for unknown outcomes.
 func (s *Store) Apply(ctx context.Context, c store.Change) error {
 	if err := c.Check(); err != nil {
 		return err
@@ -205,7 +205,7 @@ func (s *Store) write(ctx context.Context, doing, sql string, args ...any) (int6
 		return 0, err
 	}
 	defer conn.Release()
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	within, cancel := s.finish(ctx)
 	defer cancel()
 	var n int64
 	err = s.repeat(within, func() error {
