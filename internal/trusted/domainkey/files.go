@@ -17,7 +17,7 @@ import (
 
 // Names of the files of a domain directory.
 const (
-	GenesisFile = "genesis.json"
+	GenesisFile = manifest.GenesisFile
 	BundleFile  = "domainkey.sealed"
 )
 
@@ -126,7 +126,7 @@ func syncDir(path string) error {
 // Open opens the domain in dir, with its keys in home, which must stay open as
 // long as they are used, and returns what its last manifest says. It never makes a
 // new key: a missing, foreign or damaged file is an error. Errors: ErrSeal,
-// ErrSimulated, ErrChain, those of manifest.OpenChain, tee.ErrNoSealKey,
+// ErrSimulated, manifest.ErrFiles, those of manifest.OpenChain, tee.ErrNoSealKey,
 // secret.ErrMemory, fs.ErrNotExist for a missing file.
 func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, *manifest.State, error) {
 	state, err := readState(dir)

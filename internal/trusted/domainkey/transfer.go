@@ -13,7 +13,7 @@ import (
 )
 
 // Files returns the genesis and the later manifests that are in dir, in the order
-// of their names and not verified. Errors: ErrChain, fs.ErrNotExist where there is
+// of their names and not verified. Errors: manifest.ErrFiles, fs.ErrNotExist where there is
 // no genesis.
 func Files(dir string) ([][]byte, error) {
 	first, err := readLimited(filepath.Join(dir, GenesisFile))
@@ -26,7 +26,7 @@ func Files(dir string) ([][]byte, error) {
 	}
 	files := [][]byte{first}
 	for _, version := range versions {
-		b, err := readLimited(filepath.Join(dir, manifestFile(version)))
+		b, err := readLimited(filepath.Join(dir, manifest.FileName(version)))
 		if err != nil {
 			return nil, fmt.Errorf("read a manifest: %w", err)
 		}
@@ -38,7 +38,7 @@ func Files(dir string) ([][]byte, error) {
 // WriteManifest puts a manifest, which the caller has verified, into dir, in place
 // of one of the same version. Version 1 is the genesis.
 func WriteManifest(dir string, version uint64, file []byte) error {
-	name := manifestFile(version)
+	name := manifest.FileName(version)
 	if version == 1 {
 		name = GenesisFile
 	}
