@@ -8,7 +8,7 @@ scripts/need.sh openssl:openssl curl:curl python3:python3 git:git gcc:gcc /usr/i
 	'initdb|/usr/lib/postgresql/*/bin/initdb:postgresql'
 # One server for all tests, which ends when this ends.
 exec {server}< <(exec setpriv --pdeathsig TERM scripts/postgres.sh 0)
-trap "kill $! 2>/dev/null || true" EXIT
+trap "kill $! && wait $! || true" EXIT
 read -r EHSM_TEST_POSTGRES <&"$server"
 export EHSM_TEST_POSTGRES
 run() {

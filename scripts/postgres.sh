@@ -26,7 +26,7 @@ if [ "$(id -u)" -eq 0 ]; then
 	chown postgres "$dir"
 fi
 cd "$dir"
-trap 'kill -INT "${pid:-}" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
+trap 'trap "" INT TERM; kill -INT "${pid:-}" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
 trap exit INT TERM
 "${as[@]}" "$bin/initdb" -D "$dir/data" -U ehsm -A trust -E UTF8 --locale=C -N >/dev/null
 "${as[@]}" "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \

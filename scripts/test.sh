@@ -23,7 +23,7 @@ unformatted() {
 # postgres starts the server that all tests share, and ends it when this ends.
 postgres() {
 	exec {server}< <(exec setpriv --pdeathsig TERM scripts/postgres.sh 0)
-	trap "kill $! 2>/dev/null || true" EXIT
+	trap "kill $! && wait $! || true" EXIT
 	read -r EHSM_TEST_POSTGRES <&"$server"
 	export EHSM_TEST_POSTGRES
 }
