@@ -12,10 +12,11 @@
 // a genuine program, which would be measured in its place. So the daemon measures
 // first and then sends a nonce, which the measured process itself has to send
 // back: the kernel tells the sender of all bytes (SCM_CREDENTIALS), and bytes of
-// any other are refused. A genuine program does not answer on a socket that it did
-// not open. After that, and at each request, the process must live and still
-// execute the same file. What was sent before the measurement cannot hold the
-// nonce.
+// any other are refused. Who is root in the process's pid namespace can have the
+// kernel name another sender; anybody can be that in one of his own, from which
+// nobody is served. A genuine program does not answer on a socket that it did not
+// open. After that, and at each request, the process must live and still execute
+// the same file. What was sent before the measurement cannot hold the nonce.
 package daemon
 
 import (

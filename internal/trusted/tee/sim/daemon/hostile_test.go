@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,28 @@ func TestOnlyTheMeasuredProcessIsServed(t *testing.T) {
 		if got := run(t, os.Args[0], row.program, row.args...); !strings.Contains(got, row.want.Error()) {
 			t.Errorf("%s: got %s, want %v", row.name, got, row.want)
 		}
+	}
+}
+
+// Anybody can make a pid namespace, and is root in it: the kernel then believes
+// him which of its processes sends. So the executable of one could be measured
+// while another proves.
+func TestAnotherPIDNamespace(t *testing.T) {
+	s := start(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], s.socket)
+	cmd.Env = append(os.Environ(), role+"=forge the proof")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.Output()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL) {
+		t.Logf("no namespace can be made here, so that nobody can forge a sender: %v", err)
+		return
+	}
+	if err != nil || !strings.Contains(string(out), ErrChanged.Error()) {
+		t.Errorf("got %s, %v, want %v", out, err, ErrChanged)
 	}
 }
 

@@ -66,10 +66,31 @@ func credentials(conn *net.UnixConn) (cred *unix.Ucred, err error) {
 
 func (p *peer) exePath() string { return "/proc/" + strconv.Itoa(p.pid) + "/exe" }
 
+// inNamespace refuses a process of another pid namespace than this one's. Anybody
+// can make one inside this, is root there, and then the kernel takes his word for
+// which of its processes sends. Errors: ErrChanged.
+func (p *peer) inNamespace() error {
+	own, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	its, err := os.Stat("/proc/" + strconv.Itoa(p.pid) + "/ns/pid")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	if !os.SameFile(own, its) {
+		return fmt.Errorf("%w: it is in another pid namespace", ErrChanged)
+	}
+	return nil
+}
+
 // measure opens the executable once and measures it with the files beside it.
 // What runs cannot be written to, and check says afterwards that it still runs.
 // Errors: ErrChanged, those of sim.Measure.
 func (p *peer) measure() (sim.Program, error) {
+	if err := p.inNamespace(); err != nil {
+		return sim.Program{}, err
+	}
 	exe, err := os.Open(p.exePath())
 	if err != nil {
 		return sim.Program{}, fmt.Errorf("%w: %w", ErrChanged, err)

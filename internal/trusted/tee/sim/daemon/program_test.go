@@ -17,6 +17,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim/protocol"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim/remote"
+	"github.com/ehsm-kms/ehsm/internal/wire/pack"
 )
 
 // programs are what this test binary is in other processes. Each prints its
@@ -33,6 +34,8 @@ var programs = map[string]func(args []string) (string, error){
 	"become late":     becomeLate,
 	"lend":            lend,
 	"lend for proof":  lendForProof,
+	"forge the proof": forgeTheProof,
+	"forged proof":    forgedProof,
 	"inherited hello": inheritedHello,
 	"inherited proof": inheritedProof,
 	"inherited ask":   inheritedAsk,
@@ -281,5 +284,41 @@ func inheritedAsk(args []string) (string, error) {
 		return "", err
 	}
 	_, err = say(conn, protocol.Request{Op: protocol.OpTarget})
+	return "served", err
+}
+
+// forgeTheProof has another process give the proof in the name of this one: the
+// kernel lets those do so who are root where their pids are from.
+func forgeTheProof(args []string) (string, error) {
+	conn, err := connect(args[0])
+	if err != nil {
+		return "", err
+	}
+	nonce, err := say(conn, hello())
+	if err != nil {
+		return "", err
+	}
+	return child(conn, "forged proof", hex.EncodeToString(nonce))
+}
+
+func forgedProof(args []string) (string, error) {
+	conn, err := inherited(args)
+	if err != nil {
+		return "", err
+	}
+	nonce, err := hex.DecodeString(args[1])
+	if err != nil {
+		return "", err
+	}
+	parent := unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getppid()), Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid())})
+	frame := pack.AppendBytes(nil, proof(nonce).Append(nil))
+	if _, _, err := conn.(*net.UnixConn).WriteMsgUnix(frame, parent, nil); err != nil {
+		return "", err
+	}
+	b, err := protocol.ReadFrame(conn, protocol.MaxReply)
+	if err != nil {
+		return "", err
+	}
+	_, err = protocol.DecodeReply(b)
 	return "served", err
 }
