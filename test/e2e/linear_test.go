@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,12 +58,12 @@ func (h *history) add(op keyOp, saw keySaw, call, back time.Duration) {
 // as old as grace: it is one that may have been under way for that long before.
 //
 // It looks at all changes and lists of the tenant together, and then at those of
-// each key with its uses. All at once would take too long to refuse, as uses are
-// under way for so long.
+// one key with each of its uses. Uses are under way for so long that all at once
+// would take too many tries to refuse.
 func (h *history) check(grace time.Duration) (porcupine.CheckResult, error) {
 	keys := h.keys()
 	var together []porcupine.Operation
-	single := make([][]porcupine.Operation, len(keys))
+	single, uses := make([][]porcupine.Operation, len(keys)), make([][]porcupine.Operation, len(keys))
 	for _, o := range h.ops {
 		op, saw := o.Input.(keyOp), o.Output.(keySaw)
 		k, ok := keys[op.key]
@@ -76,10 +77,12 @@ func (h *history) check(grace time.Duration) (porcupine.CheckResult, error) {
 		o.Output = nil
 		if op.action == "use" {
 			o.Call -= int64(grace)
-		} else {
-			o.Input = keyStep{op.action, k, saw.what, list}
-			together = append(together, o)
+			o.Input = keyStep{op.action, 0, saw.what, ""}
+			uses[k] = append(uses[k], o)
+			continue
 		}
+		o.Input = keyStep{op.action, k, saw.what, list}
+		together = append(together, o)
 		for i := range single {
 			if op.key == "" || i == k {
 				o.Input = keyStep{op.action, 0, saw.what, list[i : i+1]}
@@ -89,8 +92,10 @@ func (h *history) check(grace time.Duration) (porcupine.CheckResult, error) {
 	}
 	got := porcupine.CheckOperationsTimeout(keyModel(len(keys)), together, time.Minute)
 	for i := range single {
-		if got == porcupine.Ok {
-			got = porcupine.CheckOperationsTimeout(keyModel(1), single[i], time.Minute)
+		for _, use := range uses[i] {
+			if got == porcupine.Ok {
+				got = porcupine.CheckOperationsTimeout(keyModel(1), append(slices.Clip(single[i]), use), time.Minute)
+			}
 		}
 	}
 	return got, nil
