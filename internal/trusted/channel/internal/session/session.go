@@ -22,6 +22,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // Errors of the handshake and of open channels, wrapped with what was found.
@@ -61,15 +62,15 @@ var (
 	ErrTooLong = errors.New("message is too long for a channel")
 )
 
-// A Role is what a program is in its domain. The text is transmitted and never
-// changes.
+// A Role is what a program is in its domain, in the words of the manifest. The
+// text is transmitted and never changes.
 type Role string
 
 // The roles. Each has a product id of its own.
 const (
-	Core       Role = "core"
-	DKeyCache  Role = "dkeycache"
-	DKeyServer Role = "dkeyserver"
+	Core       Role = manifest.RoleCore
+	DKeyCache  Role = manifest.RoleDKeyCache
+	DKeyServer Role = manifest.RoleDKeyServer
 )
 
 // Product returns the product id (ISVPRODID) of the programs of a role; zero,
