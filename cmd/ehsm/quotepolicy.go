@@ -184,8 +184,11 @@ func (a *app) checkQuote(ctx context.Context, path, policyID string) error {
 	case ehsm.IsQuotePolicyNotFound(err):
 		return withHint(fmt.Errorf("no quote policy %s", printable(policyID)), hintPolicyID)
 	case ehsm.IsQuoteRefused(err): // one answer for all causes
-		return withHint(fmt.Errorf("the service does not accept %s: %w", path, err),
-			"ehsm attest verify "+shellWord(path)+" --collateral FILE says which check fails; or the service has no collateral for that machine")
+		hint := "ehsm attest verify " + shellWord(path) + " --collateral FILE says which check fails; or the service has no collateral for that machine"
+		if policyID != "" {
+			hint += ", or the quote is of another enclave than ehsm quote-policy get shows"
+		}
+		return withHint(fmt.Errorf("the service does not accept %s: %w", path, err), hint)
 	case err != nil:
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -247,6 +248,19 @@ func TestUnmarkedRootIsNotTaken(t *testing.T) {
 			t.Errorf("%s: taken for marked", name)
 		}
 	}
+	template := issue.CATemplate(testNow)
+	template.Subject.Organization = []string{"Intel Corporation"}
+	ca, err := s.fleet.Root.Issue(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := ca.Issue(issue.SignerTemplate(testNow))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(a.Cert.Subject.Organization, verify.SimulationOrganization) || marked(a.Cert) {
+		t.Error("of another issuer: taken for marked")
+	}
 }
 
 func TestChallengesAreFresh(t *testing.T) {
@@ -282,9 +296,12 @@ func TestVerifyNative(t *testing.T) {
 		change func(*Native)
 		kind   error
 	}{
-		"other challenge":   {func(n *Native) { n.Challenge = []byte("another") }, ErrChallenge},
-		"no challenge":      {func(n *Native) { n.Challenge = nil }, ErrChallenge},
-		"long challenge":    {func(n *Native) { n.Challenge = make([]byte, api.MaxChallenge+1) }, ErrChallenge},
+		"other challenge": {func(n *Native) { n.Challenge = []byte("another") }, ErrChallenge},
+		"no challenge":    {func(n *Native) { n.Challenge = nil }, ErrChallenge},
+		"long challenge": {func(n *Native) {
+			n.Challenge = make([]byte, api.MaxChallenge+1)
+			n.Quote = s.quote(attest.NativeReportData(n.Challenge, s.domain, s.key))
+		}, ErrChallenge},
 		"other domain":      {func(n *Native) { n.DomainID[0] ^= 1 }, ErrDomain},
 		"other key":         {func(n *Native) { n.HPKEPublicKey = newService(t).key }, ErrChallenge},
 		"no key":            {func(n *Native) { n.HPKEPublicKey = nil }, ErrNoEvidence},
@@ -342,7 +359,8 @@ func tdxPolicy(t testing.TB, mrtd string) *Policy {
 	return p
 }
 
-// Evidence of real platforms, for what each binds.
+// Evidence of real platforms, for what each binds. No policy here wants it, as
+// each is for another program or another kind of TEE.
 func TestRealEvidence(t *testing.T) {
 	at := func(text string) func() time.Time {
 		now, err := time.Parse(time.DateOnly, text)
@@ -356,14 +374,13 @@ func TestRealEvidence(t *testing.T) {
 		name, measurement, status string
 		raw, reportData           []byte
 		v                         Verifier
-		other                     *Policy // does not want it
 	}{
 		{"SGX", "33d8736db756ed4997e04ba358d27833188f1932ff7b1d156904d3f560452fbb", "ConfigurationAndSWHardeningNeeded", sgx, sgx[48+320 : 48+384],
-			Verifier{Collateral: read(t, "dcap/testdata/phala/sgx_quote_collateral.json"), Now: at("2025-06-25")}, policy(t, "")},
+			Verifier{Collateral: read(t, "dcap/testdata/phala/sgx_quote_collateral.json"), Now: at("2025-06-25")}},
 		{"TDX", "91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7", "UpToDate", tdx, tdx[48+520 : 48+584],
-			Verifier{Collateral: read(t, "tdx/testdata/tdx_quote_collateral.json"), Now: at("2025-06-21")}, tdxPolicy(t, strings.Repeat("ab", 48))},
+			Verifier{Collateral: read(t, "tdx/testdata/tdx_quote_collateral.json"), Now: at("2025-06-21")}},
 		{"SEV-SNP", "b07af9620f3b839b", "bootloader 2, TEE 0, SNP 5, microcode 68", read(t, "snp/testdata/attestation.bin"), read(t, "snp/testdata/attestation.bin")[0x50:0x90],
-			Verifier{Collateral: snpCollateral(t), Now: at("2026-03-01")}, snpPolicy(t)},
+			Verifier{Collateral: snpCollateral(t), Now: at("2026-03-01")}},
 	} {
 		row.v.InsecureSkipPolicy, row.v.AnyDomain = true, true
 		claim := &claim{evidence: attest.Evidence{Kind: attest.KindOf(row.raw), Quote: row.raw}, reportData: [64]byte(row.reportData)}
@@ -376,9 +393,12 @@ func TestRealEvidence(t *testing.T) {
 			t.Errorf("%s: %s", row.name, r)
 		}
 		v := row.v
-		v.Policy = row.other
-		if _, err := v.judge(t.Context(), nil, claim); !errors.Is(err, ErrNotWanted) {
-			t.Errorf("%s, other policy: got %v", row.name, err)
+		v.InsecureSkipPolicy = false
+		for _, p := range []*Policy{policy(t, ""), tdxPolicy(t, strings.Repeat("ab", 48)), snpPolicy(t)} {
+			v.Policy = p
+			if _, err := v.judge(t.Context(), nil, claim); !errors.Is(err, ErrNotWanted) {
+				t.Errorf("%s, other policy: got %v", row.name, err)
+			}
 		}
 		v = row.v
 		v.Now = func() time.Time { return row.v.Now().AddDate(30, 0, 0) }
@@ -394,10 +414,11 @@ func TestRealEvidence(t *testing.T) {
 
 func TestParsePolicyNamesTheKind(t *testing.T) {
 	for name, bad := range map[string]string{
-		"empty": ``, "no format": `{}`, "other format": `{"format":"ehsm-nitro-policy/v1"}`, "format twice": `{"format":"a","format":"b"}`,
+		"unknown member": `{"format":"ehsm-sgx-policy/v1","accept_all":true}`,
+		"empty":          ``, "no format": `{}`, "other format": `{"format":"ehsm-nitro-policy/v1"}`, "format twice": `{"format":"a","format":"b"}`,
 		"SGX, empty": `{"format":"ehsm-sgx-policy/v1"}`, "TDX, empty": `{"format":"ehsm-tdx-policy/v1"}`, "SNP, empty": `{"format":"ehsm-snp-policy/v1"}`,
 	} {
-		if p, err := ParsePolicy([]byte(bad)); !errors.Is(err, ErrPolicy) || p != nil {
+		if p, err := ParsePolicy([]byte(bad)); !errors.Is(err, ErrPolicy) || p != nil || strings.Count(err.Error(), ErrPolicy.Error()) != 1 {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -37,11 +37,21 @@ func ParsePolicy(b []byte) (*Policy, error) {
 			err = p.parse(format, b)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	switch {
+	case err == nil:
+		return p, nil
+	case errors.As(err, new(policyError)):
+		return nil, err
 	}
-	return p, nil
+	return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
 }
+
+// A policyError is of the parser for one kind of TEE, whose text says already
+// that the policy is invalid.
+type policyError struct{ error }
+
+// Unwrap returns ErrPolicy and the cause.
+func (e policyError) Unwrap() []error { return []error{ErrPolicy, e.error} }
 
 func (p *Policy) parse(format string, b []byte) (err error) {
 	switch format {
@@ -52,9 +62,12 @@ func (p *Policy) parse(format string, b []byte) (err error) {
 	case snp.PolicyFormat:
 		p.snp, err = snp.ParsePolicy(b)
 	default:
-		err = fmt.Errorf("format %q, want %q, %q or %q", format, validate.PolicyFormat, tdx.PolicyFormat, snp.PolicyFormat)
+		return fmt.Errorf("format %q, want %q, %q or %q", format, validate.PolicyFormat, tdx.PolicyFormat, snp.PolicyFormat)
 	}
-	return err
+	if err != nil {
+		return policyError{err}
+	}
+	return nil
 }
 
 // Warnings says what of the policy a person should know at every start, such as
