@@ -168,10 +168,11 @@ func TestFetchRefuses(t *testing.T) {
 		"server error":             {root, always(status(500)), &collateral.StatusError{Code: 500}, "root CRL"},
 		"no content":               {root, always(status(204)), &collateral.StatusError{Code: 204}, ""},
 		"redirect to plain HTTP":   {tcb, always(status(302, "Location", "http://127.0.0.1:1/")), collateral.ErrAnswer, "redirect to http://127.0.0.1:1"},
-		"redirect elsewhere":       {root, always(status(302, "Location", "https://127.0.0.1:1/")), collateral.ErrAnswer, "redirect to https://127.0.0.1:1"},
-		"redirects in a ring":      {tcb, always(redirectTo(tcb)), collateral.ErrAnswer, "redirects"},
-		"connection cut":           {tcb, always(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), nil, "EOF"},
-		"shorter than announced":   {root, always(status(200, "Content-Length", "100")), nil, "EOF"},
+		"redirect to plain HTTP of the same host": {tcb, always(plainly), collateral.ErrAnswer, "redirect to http://"},
+		"redirect elsewhere":                      {root, always(status(302, "Location", "https://127.0.0.1:1/")), collateral.ErrAnswer, "redirect to https://127.0.0.1:1"},
+		"redirects in a ring":                     {tcb, always(redirectTo(tcb)), collateral.ErrAnswer, "redirects"},
+		"connection cut":                          {tcb, always(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), nil, "EOF"},
+		"shorter than announced":                  {root, always(status(200, "Content-Length", "100")), nil, "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := collateraltest.NewServer(t, collateraltest.PCS)
@@ -192,6 +193,11 @@ func TestFetchRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// plainly redirects to itself without TLS.
+func plainly(w http.ResponseWriter, r *http.Request) {
+	http.Redirect(w, r, "http://"+r.Host+r.URL.Path, http.StatusFound)
 }
 
 func redirectTo(path string) http.HandlerFunc {
