@@ -227,11 +227,15 @@ func (s *Store) EndSweep(ctx context.Context, sweep store.Sweep) error {
 	return err
 }
 
-// pruneStep is how many rows are dropped at once.
-const pruneStep = 1000
+// How many rows are dropped at once. The number stands in the statements, so that
+// they are planned for it.
+const (
+	pruneStep     = 1000
+	pruneStepText = "1000"
+)
 
-const pruneReplays = `DELETE FROM replays WHERE (tenant, tag) IN
-	(SELECT tenant, tag FROM replays WHERE until < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)`
+const pruneReplays = `DELETE FROM replays WHERE ctid = ANY (ARRAY(
+	SELECT ctid FROM replays WHERE until < $1 ORDER BY until LIMIT ` + pruneStepText + ` FOR UPDATE SKIP LOCKED))`
 
 // PruneReplays drops the replay entries whose Until is below before, Unix
 // milliseconds, in steps of which each is a transaction. It returns how many it
@@ -239,7 +243,7 @@ const pruneReplays = `DELETE FROM replays WHERE (tenant, tag) IN
 // node has read, or must not rely on any more.
 func (s *Store) PruneReplays(ctx context.Context, before int64) (int, error) {
 	for total := 0; ; {
-		n, err := s.write(ctx, "prune replay entries", pruneReplays, before, pruneStep)
+		n, err := s.write(ctx, "prune replay entries", pruneReplays, before)
 		total += int(n)
 		if err == nil && n < pruneStep {
 			err = s.pruneChanges(ctx)

@@ -15,26 +15,37 @@ import (
 const (
 	channel = "ehsm_changes" // of NOTIFY
 
-	// keepChanges is for how long the database remembers changes. A node that
-	// has not asked for longer than that must forget all it remembers.
+	// keepChanges is for how long the database remembers changes at least, by its
+	// clock.
 	keepChanges = 10 * time.Minute
 
-	// A change is visible when its transaction commits, and transactions commit
-	// in any order. All that committed after an earlier snapshot were in
-	// progress then, or later: their numbers are at or above the least that was
-	// in progress. So a node reads from there on, and reads some changes twice.
-	listChanges = `SELECT now.least::text, c.tenant, c.id, c.type, c.version
-		FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS least) AS now
-		LEFT JOIN changes c ON c.xid >= $1::text::xid8`
+	// A change is visible when its transaction commits, and transactions commit in
+	// any order. What is new since an earlier snapshot was in progress then, or
+	// began later.
+	listChanges = `SELECT pg_snapshot_xmax(now.snapshot)::text, ARRAY(SELECT pg_snapshot_xip(now.snapshot))::text[], now.lost,
+			c.tenant, c.id, c.type, c.version
+		FROM (SELECT pg_current_snapshot() AS snapshot,
+			COALESCE((SELECT least FROM horizons ORDER BY least LIMIT 1) >= $1::text::xid8, false) AS lost) AS now
+		LEFT JOIN changes c ON c.xid >= $1::text::xid8 OR c.xid = ANY ($2::text[]::xid8[])`
 
-	deleteChanges = `DELETE FROM changes WHERE ctid IN (SELECT ctid FROM changes WHERE at < now() - $1::interval LIMIT $2)`
+	// Dropped is what was visible in the oldest snapshot of the table, when that is
+	// old enough. Who has looked since then has seen all of it.
+	insertHorizon  = `INSERT INTO horizons (least, snapshot) SELECT pg_snapshot_xmax(s), s FROM pg_current_snapshot() s ON CONFLICT DO NOTHING`
+	deleteHorizons = `DELETE FROM horizons WHERE least < (SELECT least FROM horizons WHERE at < now() - $1::interval ORDER BY least DESC LIMIT 1)`
+	deleteChanges  = `DELETE FROM changes WHERE ctid = ANY (ARRAY(
+		SELECT c.ctid FROM (SELECT * FROM horizons ORDER BY least LIMIT 1) AS oldest
+		JOIN changes c ON c.xid < oldest.least AND pg_visible_in_snapshot(c.xid, oldest.snapshot)
+		WHERE oldest.at < now() - $1::interval LIMIT ` + pruneStepText + `))`
 )
 
-// A cursor is a place in the sequence of changes.
+// A cursor is a snapshot of the database.
 type cursor struct {
-	least string    // the first transaction whose changes may be new
-	at    time.Time // when it was taken
+	least string   // the first transaction that had not begun
+	open  []string // the transactions before it that were in progress
 }
+
+// never is a transaction that does not begin.
+const never = "18446744073709551615"
 
 // A Feed tells what others have changed. It has two connections of its own, so
 // that requests that wait for one do not keep it waiting.
@@ -65,54 +76,53 @@ func hangUp(c *pgx.Conn) *pgx.Conn {
 }
 
 // Next returns the records that have been changed since the call of Next before,
-// some of them perhaps twice, and not those that were created or removed. All is
-// true if it cannot tell: then any record may have changed. It is true at the
-// first call, after an error, and after a long time without a call.
+// not those that were created or removed. All is true if it cannot tell: then any
+// record may have changed. It is true at the first call, after an error, and where
+// notes have been dropped that it had not read.
 //
 // What was committed when Next was called is in its answer.
 func (f *Feed) Next(ctx context.Context) (ids []wire.RecordID, all bool, err error) {
 	from := f.from
 	f.from = nil // until it has worked
-	if from != nil && time.Since(from.at) > keepChanges/2 {
-		from = nil
-	}
-	after := "18446744073709551615" // no transaction has this number
-	if from != nil {
-		after = from.least
-	}
-	next := &cursor{at: time.Now()}
 	if f.asks == nil {
+		// Another connection may be one to another server, with other transactions.
+		from = nil
 		if f.asks, err = pgx.ConnectConfig(ctx, f.config); err != nil {
 			return nil, false, fmt.Errorf("read changes: %w", err)
 		}
 	}
-	if ids, err = f.since(ctx, after, next); err != nil {
+	if all = from == nil; all {
+		from = &cursor{least: never}
+	}
+	next := &cursor{}
+	ids, lost, err := f.since(ctx, from, next)
+	if err != nil {
 		f.asks = hangUp(f.asks)
 		return nil, false, fmt.Errorf("read changes: %w", err)
 	}
 	f.from = next
-	return ids, from == nil, nil
+	return ids, all || lost, nil
 }
 
-// since reads the changes at and above a transaction, and fills in where to go
-// on.
-func (f *Feed) since(ctx context.Context, after string, next *cursor) (ids []wire.RecordID, err error) {
+// since reads the changes after a snapshot, and whether some are lost, and fills
+// in the snapshot in which it has seen them.
+func (f *Feed) since(ctx context.Context, from, next *cursor) (ids []wire.RecordID, lost bool, err error) {
 	err = rows(ctx, f.asks, func(r pgx.Rows) error {
 		var tenant, id *[16]byte
 		var kind *int16
 		var version *int64
-		if err := r.Scan(&next.least, &tenant, &id, &kind, &version); err != nil {
+		if err := r.Scan(&next.least, &next.open, &lost, &tenant, &id, &kind, &version); err != nil {
 			return err
 		}
 		if tenant != nil {
 			ids = append(ids, wire.RecordID{Type: wire.RecordType(*kind), Tenant: *tenant, ID: *id, Version: uint32(*version)})
 		}
 		return nil
-	}, listChanges, after)
+	}, listChanges, from.least, from.open)
 	if err == nil && next.least == "" {
 		err = errors.New("the database gave no snapshot")
 	}
-	return ids, err
+	return ids, lost, err
 }
 
 // Wait returns when another node may have changed something; after an error
@@ -137,10 +147,17 @@ func (f *Feed) Wait(ctx context.Context) (err error) {
 	return err
 }
 
-// pruneChanges drops the notes of changes that are older than keepChanges.
+// pruneChanges drops notes of changes that are older than keepChanges.
 func (s *Store) pruneChanges(ctx context.Context) error {
+	if _, err := s.write(ctx, "note a snapshot", insertHorizon); err != nil {
+		return err
+	}
+	// Committed before notes are dropped: a feed that finds none of them finds this.
+	if _, err := s.write(ctx, "move the horizon", deleteHorizons, keepChanges); err != nil {
+		return err
+	}
 	for {
-		n, err := s.write(ctx, "prune changes", deleteChanges, keepChanges, pruneStep)
+		n, err := s.write(ctx, "prune changes", deleteChanges, keepChanges)
 		if err != nil || n < pruneStep {
 			return err
 		}

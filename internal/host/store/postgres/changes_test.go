@@ -53,12 +53,8 @@ func TestFeed(t *testing.T) {
 	if ids, all := next(t, f); all || !slices.Contains(ids, keyID(2)) {
 		t.Errorf("got %v, %t, want key 2", ids, all)
 	}
-	f.from.at = f.from.at.Add(-keepChanges)
-	if _, all := next(t, f); !all {
-		t.Error("after a long time: want all")
-	}
-	if _, all := next(t, f); all {
-		t.Error("then: got all")
+	if ids, all := next(t, f); all || len(ids) != 0 {
+		t.Errorf("then: got %v, %t", ids, all)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -92,10 +88,13 @@ func TestFeedMissesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	set(t, s, keyID(2), 1, 2) // begins later, commits first
-	for range 3 {
-		if ids, all := next(t, f); all || slices.Contains(ids, keyID(1)) || !slices.Contains(ids, keyID(2)) {
-			t.Errorf("before the commit: got %v, %t", ids, all)
-		}
+	if ids, all := next(t, f); all || !slices.Equal(ids, []wire.RecordID{keyID(2)}) {
+		t.Errorf("before the commit: got %v, %t", ids, all)
+	}
+	// However long it takes, others are told of once: transactions of other databases
+	// count here too.
+	if ids, all := next(t, f); all || len(ids) != 0 {
+		t.Errorf("still before the commit: got %v, %t", ids, all)
 	}
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
@@ -168,27 +167,105 @@ func TestWait(t *testing.T) {
 	}
 }
 
-func TestPruneChanges(t *testing.T) {
-	s := mustOpen(t, pgtest.Database(t), Options{})
-	set(t, s, keyID(1), 0, 1)
-	count := func() (n int) {
-		if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM changes").Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	if _, err := s.pool.Exec(t.Context(), `INSERT INTO changes (at, tenant, id, type, version)
-		SELECT now() - interval '11 minutes', tenant, id, type, version FROM records, generate_series(1, 2500)`); err != nil {
+// age makes what is in the database older.
+func age(t *testing.T, s *Store, by time.Duration) {
+	t.Helper()
+	if _, err := s.pool.Exec(t.Context(), "UPDATE horizons SET at = at - $1::interval", by); err != nil {
 		t.Fatal(err)
 	}
-	set(t, s, keyID(1), 1, 2)
-	if before := count(); before != 2501 {
-		t.Errorf("before: got %d, want 2501", before)
-	}
+}
+
+func prune(t *testing.T, s *Store) {
+	t.Helper()
 	if _, err := s.PruneReplays(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if after := count(); after != 1 {
-		t.Errorf("after: got %d, want the new one", after)
+}
+
+func notes(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM changes").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestPruneChanges(t *testing.T) {
+	s := mustOpen(t, pgtest.Database(t), Options{})
+	set(t, s, keyID(1), 0, 1)
+	if _, err := s.pool.Exec(t.Context(), "INSERT INTO changes (tenant, id, type, version) SELECT tenant, id, type, version FROM records, generate_series(1, 2500)"); err != nil {
+		t.Fatal(err)
+	}
+	prune(t, s)
+	age(t, s, keepChanges-time.Minute)
+	set(t, s, keyID(1), 1, 2)
+	prune(t, s)
+	if n := notes(t, s); n != 2501 {
+		t.Errorf("before their time: got %d notes, want 2501", n)
+	}
+	age(t, s, time.Minute)
+	prune(t, s)
+	if n := notes(t, s); n != 1 {
+		t.Errorf("after it: got %d, want the new one", n)
+	}
+	age(t, s, keepChanges)
+	prune(t, s)
+	prune(t, s)
+	if n := notes(t, s); n != 0 {
+		t.Errorf("at last: got %d, want none", n)
+	}
+	var kept int
+	if err := s.pool.QueryRow(t.Context(), "SELECT count(*) FROM horizons").Scan(&kept); err != nil || kept > 3 {
+		t.Errorf("got %d snapshots, %v", kept, err)
+	}
+}
+
+// TestFeedHorizon: whoever has missed notes that were dropped is told so, and
+// nobody else is, however wrong the clocks are.
+func TestFeedHorizon(t *testing.T) {
+	s := mustOpen(t, pgtest.Database(t), Options{})
+	set(t, s, keyID(1), 0, 1)
+	set(t, s, keyID(2), 0, 1)
+	late, early := s.Feed(), s.Feed()
+	defer late.Close()
+	defer early.Close()
+	next(t, early)
+	set(t, s, keyID(1), 1, 2)
+	next(t, late)
+	// A transaction that goes on while notes are dropped loses none of its own.
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), insertChange, [16]byte(keyID(3).Tenant), [16]byte(keyID(3).ID), int16(wire.Key), int64(0)); err != nil {
+		t.Fatal(err)
+	}
+	set(t, s, keyID(2), 1, 2)
+	if ids, all := next(t, late); all || !slices.Equal(ids, []wire.RecordID{keyID(2)}) {
+		t.Errorf("before: got %v, %t", ids, all)
+	}
+	prune(t, s)
+	if ids, all := next(t, late); all || len(ids) != 0 {
+		t.Errorf("a snapshot was noted: got %v, %t", ids, all)
+	}
+	age(t, s, time.Hour) // the server's clock leaps
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	set(t, s, keyID(1), 2, 3)
+	prune(t, s)
+	if n := notes(t, s); n != 2 {
+		t.Errorf("got %d notes, want the two that came after the snapshot", n)
+	}
+	ids, all := next(t, late)
+	if all || len(ids) != 2 || !slices.Contains(ids, keyID(1)) || !slices.Contains(ids, keyID(3)) {
+		t.Errorf("who was there: got %v, %t, want keys 1 and 3", ids, all)
+	}
+	if _, all := next(t, early); !all {
+		t.Error("who was not there since: got names, want all")
+	}
+	if ids, all := next(t, early); all || len(ids) != 0 {
+		t.Errorf("then: got %v, %t", ids, all)
 	}
 }
