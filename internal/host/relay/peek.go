@@ -117,7 +117,7 @@ const (
 )
 
 // messageVersion reads the key version from the head of a ciphertext in base64.
-// Layout: docs/formats.md#ciphertext.
+// Layout: docs/formats.md#ciphertext-v1.
 func messageVersion(text string, id wire.UUID) uint32 {
 	if len(text) < messageText {
 		return 0

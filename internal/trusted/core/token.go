@@ -16,7 +16,7 @@ import (
 const tokenV1 = 1
 
 // tokenSize is the size of an import token in bytes, before base64: format,
-// session, expiry, DomainKey version, MAC. Layout: docs/formats.md#import-token-v1.
+// session, expiry, DomainKey version, MAC. Layout: docs/formats.md#import-token.
 const tokenSize = 1 + 16 + 8 + 4 + sha256.Size
 
 // importToken says that a session was opened here for a key. Whoever holds it
