@@ -33,7 +33,6 @@ var rules = []struct {
 	{"internal/bench", []string{"api", "client/ehsm", "internal/bench"}},
 	{"internal/config", []string{"internal/config"}},
 	{"internal/wire", []string{"api", "internal/wire"}},
-	{"internal/attest", []string{"api", "internal/wire", "internal/attest"}},
 	{"internal/host", []string{"api", "internal/wire", "internal/config", "internal/host"}},
 	{"internal/host/collateral", []string{"api", "internal/wire", "internal/config", "internal/attest"}},
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
