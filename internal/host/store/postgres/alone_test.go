@@ -3,7 +3,9 @@ package postgres
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store/postgres/pgtest"
 )
@@ -44,4 +46,25 @@ func TestAlone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAloneLeavesTheConnections: works that are alone, more than there are
+// connections for requests, find one for what they do.
+func TestAloneLeavesTheConnections(t *testing.T) {
+	s := mustOpen(t, pgtest.Database(t), Options{Connections: 2, Timeout: 5 * time.Second})
+	var inside, wg sync.WaitGroup
+	inside.Add(3)
+	for _, name := range []string{"sweep", "purge", "prune"} {
+		wg.Go(func() {
+			ran, err := s.Alone(t.Context(), name, func(ctx context.Context) error {
+				inside.Done()
+				inside.Wait()
+				return s.Ping(ctx)
+			})
+			if !ran || err != nil {
+				t.Errorf("%s: got %t, %v", name, ran, err)
+			}
+		})
+	}
+	wg.Wait()
 }
