@@ -252,6 +252,7 @@ func TestOlderIsNotTaken(t *testing.T) {
 				s.serve(fl.issue(20, time.Now(), 3*day))
 				served := fl.issue(row.evaluation, time.Now().Add(row.issued), 30*day)
 				f := newFetcher(t, s, collateral.Options{Refresh: time.Hour})
+				f.Pin(fl.query()) // or it is forgotten before it expires
 				get(t, f, fl.query())
 				s.serve(served)
 				run(t, f, 2*time.Hour)
