@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -371,4 +372,64 @@ func playOpen(t *testing.T, asks bool, do func(*scene, *rawConn) error, want err
 		close(attester.gate)
 	}
 	conn.Close()
+}
+
+// TestEverythingAtOnce sends, receives and attests from both ends at the same
+// time, and ends in the middle of it.
+func TestEverythingAtOnce(t *testing.T) {
+	w := newWorld(t)
+	cc, cp := config(t, w, w.one, channel.DKeyCache, channel.DKeyServer)
+	sc, sp := config(t, w, w.two, channel.DKeyServer, channel.DKeyCache)
+	var mu sync.Mutex
+	var seen uint64
+	sc.ManifestSeen = func(_ channel.Role, v uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = v
+	}
+	client, server := join(t, cc, sc)
+	var all sync.WaitGroup
+	const messages = 50
+	for _, c := range []*channel.Conn{client, server} {
+		for range 2 {
+			all.Go(func() {
+				for range messages {
+					if err := c.Send(t.Context(), make([]byte, 1000)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Go(func() {
+			for range 2 * messages {
+				if _, err := c.Receive(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		all.Go(func() {
+			for range 3 {
+				if err := c.Reattest(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Go(func() { cp.manifest.Add(1); sp.manifest.Add(1) })
+	all.Wait()
+	go client.Send(t.Context(), []byte("with the new manifest"))
+	if _, err := server.Receive(t.Context()); err != nil {
+		t.Error(err)
+	}
+	mu.Lock()
+	if seen != 2 || server.Peer().Manifest != 2 {
+		t.Errorf("manifest of the client: seen %d, Peer has %d, want 2", seen, server.Peer().Manifest)
+	}
+	mu.Unlock()
+	for _, c := range []*channel.Conn{client, server} {
+		all.Go(func() { c.Reattest(t.Context()) })
+		all.Go(func() { c.Send(t.Context(), make([]byte, channel.MaxMessage)) })
+		all.Go(func() { c.Close() })
+	}
+	all.Wait()
 }

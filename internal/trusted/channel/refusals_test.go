@@ -138,6 +138,13 @@ var refusals = []struct {
 	{"no TLS", func(s *scene) { s.plain = func(c net.Conn) { c.Write([]byte("GET / HTTP/1.1\r\n\r\n")); c.Close() } }, channel.ErrTLS, 0},
 	{"a peer that says nothing", func(s *scene) { s.plain = func(c net.Conn) { readUntilClosed(c) } }, channel.ErrTimeout, 0},
 
+	{"TLS, and nothing more", func(s *scene) {
+		s.plain = func(c net.Conn) {
+			s.peer.dial(c)
+			<-time.After(channel.DefaultTimeout + time.Second)
+		}
+	}, channel.ErrTimeout, 0},
+
 	// opening
 	{"protocol version 2", open(func(m *rawOpening) { m.version = 2 }), channel.ErrProtocol, 0},
 	{"protocol version 0", open(func(m *rawOpening) { m.version = 0 }), channel.ErrProtocol, 0},
@@ -287,9 +294,9 @@ var refusals = []struct {
 	{"stop before the opening", stop(opening), channel.ErrTimeout, 0},
 	{"stop before the evidence", stop(evidence), channel.ErrTimeout, 0},
 	{"stop before the acceptance", stop(accepted), channel.ErrTimeout, 0},
-	{"stop within the opening", at(opening, func(b []byte) []byte { return b[:20] }), channel.ErrTimeout, serverSide},
-	{"stop within the evidence", at(evidence, func(b []byte) []byte { return b[:len(b)/2] }), channel.ErrTimeout, clientSide},
-	{"stop within the acceptance", at(accepted, func(b []byte) []byte { return b[:20] }), channel.ErrTimeout, clientSide},
+	{"stop within the opening", at(opening, func(b []byte) []byte { return b[:20] }), channel.ErrTimeout, 0},
+	{"stop within the evidence", at(evidence, func(b []byte) []byte { return b[:len(b)/2] }), channel.ErrTimeout, 0},
+	{"stop within the acceptance", at(accepted, func(b []byte) []byte { return b[:20] }), channel.ErrTimeout, 0},
 }
 
 func refusing([]byte) []byte { return []byte{refused, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 3} }

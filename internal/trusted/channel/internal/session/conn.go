@@ -64,7 +64,7 @@ func (c *Conn) Peer() Peer {
 
 func (c *Conn) seen(manifest uint64) {
 	if c.cfg.ManifestSeen != nil {
-		c.cfg.ManifestSeen(c.peer.Role, manifest)
+		c.cfg.ManifestSeen(c.theirs.role, manifest)
 	}
 }
 

@@ -153,7 +153,9 @@ type Config struct {
 	// Remote channels only.
 	Collateral func(context.Context) ([]byte, error)
 	// PeerCollateral returns collateral for a peer's platform. nil: the peer
-	// sends it. It is signed either way. Remote channels only.
+	// sends it. It is signed either way, but a peer's host may keep sending what
+	// is in force for some days more. It is asked for whatever a stranger's quote
+	// names, so it must answer soon, from memory. Remote channels only.
 	PeerCollateral func(context.Context, verify.Query) (verify.Collateral, error)
 
 	// Timeout bounds a handshake and each answer to Reattest. Default
@@ -163,7 +165,7 @@ type Config struct {
 	// refuses to send and receive. Default DefaultMaxAge.
 	MaxAge time.Duration
 	// Limit bounds the handshakes of all channels that have it in their Config.
-	// nil: no limit, for clients.
+	// nil: no limit but Timeout, for clients.
 	Limit *Limit
 	// ManifestSeen is told the version of an attested peer's manifest, at the
 	// start and whenever it has increased. It must return at once. nil: not told.
