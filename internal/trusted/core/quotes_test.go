@@ -254,6 +254,31 @@ func TestPlatformWithoutEvidence(t *testing.T) {
 	want(t, "GetEvidence", h.evidence(0, base64.RawURLEncoding.EncodeToString(challenge32)), 500, "Server exception.")
 }
 
+// odd is a platform whose evidence is no quote.
+type odd struct {
+	tee.Platform
+	quote []byte
+}
+
+func (o odd) Evidence(context.Context, [64]byte) (attest.Evidence, error) {
+	return attest.Evidence{Kind: attest.SGXQuote3, Quote: o.quote}, nil
+}
+
+func TestOddEvidence(t *testing.T) {
+	for name, row := range map[string]struct {
+		size, code int
+		message    string
+	}{
+		"none": {0, 500, "Server exception."}, "too long": {attest.MaxQuote + 1, 500, "Server exception."}, "longest": {attest.MaxQuote, 200, "success!"},
+	} {
+		d := newDomain(t)
+		d.platform = odd{d.platform, make([]byte, row.size)}
+		h := d.host(t, Limits{})
+		want(t, name, h.enroll().do(0, "GenerateQuote", map[string]any{"challenge": "AAAA"}), row.code, row.message)
+		want(t, name+", to a stranger", h.evidence(0, base64.RawURLEncoding.EncodeToString(challenge32)), row.code, row.message)
+	}
+}
+
 // TestQuotesAreBounded has a platform that does not answer. Strangers and tenants
 // have places of their own; further ones are refused at once.
 func TestQuotesAreBounded(t *testing.T) {
