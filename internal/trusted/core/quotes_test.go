@@ -199,7 +199,7 @@ func TestEvidenceRefused(t *testing.T) {
 		"33 bytes":     {base64.RawURLEncoding.EncodeToString(append(challenge32[:32:32], 0)), "Parameter invalid, The challenge length error."},
 		"padded":       {good + "=", "Parameter invalid, The challenge length error."},
 		"base64":       {strings.NewReplacer("-", "+", "_", "/").Replace(good), "Parameter invalid, The challenge not a vailed base64 string."},
-		"line end":     {good[:42] + "\n", "Parameter invalid, The challenge not a vailed base64 string."},
+		"line end":     {base64.RawURLEncoding.EncodeToString(challenge32[:31]) + "\n", "Parameter invalid, The challenge not a vailed base64 string."},
 		"trailing bit": {good[:42] + "t", "Parameter invalid, The challenge not a vailed base64 string."},
 		"far too long": {strings.Repeat(good, 100), "Parameter invalid, The challenge length error."},
 	} {
