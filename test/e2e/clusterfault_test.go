@@ -25,6 +25,7 @@ const (
 // they were told must fit together: changes and lists in one order, a use at most
 // the grace behind, and nothing that was acknowledged lost.
 func TestClusterLinearizable(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	c := newLinked(t, "EHSM_KMS_STORE_TIMEOUT=2s")
