@@ -193,3 +193,30 @@ func TestContextEnds(t *testing.T) {
 		b.Close()
 	})
 }
+
+// TestTimeoutIsTold has a peer that goes on listening told why it is cut off.
+func TestTimeoutIsTold(t *testing.T) {
+	for _, side := range []byte{clientSide, serverSide} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScene(t, side)
+			var told []byte
+			s.plain = func(raw net.Conn) {
+				c, err := s.peer.dial(raw)
+				if err != nil {
+					t.Error(err)
+				}
+				if side == serverSide {
+					c.readOpening()
+				}
+				_, told, _ = c.read(refused)
+				raw.Close()
+			}
+			if err, _ := s.play(); !errors.Is(err, channel.ErrTimeout) {
+				t.Errorf("got %v, want ErrTimeout", err)
+			}
+			if len(told) != 1 || channel.Reason(told[0]) != channel.ReasonBusy {
+				t.Errorf("the peer was told %x, want %d", told, channel.ReasonBusy)
+			}
+		})
+	}
+}

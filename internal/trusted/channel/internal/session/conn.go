@@ -109,7 +109,7 @@ func (c *Conn) write(ctx context.Context, k kind, payload []byte) error {
 		err = context.Cause(ctx) // its deadline may hit any later message
 	}
 	if err != nil {
-		return c.fail(because(ctx, fmt.Errorf("send %v: %w", k, err)))
+		return c.fail(because(ctx, fmt.Errorf("send %v: %w", k, truncated(err))))
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func (h *handshake) run(ctx context.Context, raw net.Conn) (err error) {
 func (h *handshake) write(k kind, payload []byte) ([]byte, error) {
 	b := frame{k, h.cfg.Policy.Manifest(), payload}.append(nil)
 	if _, err := h.st.Write(b); err != nil {
-		return nil, fmt.Errorf("send %v: %w", k, err)
+		return nil, fmt.Errorf("send %v: %w", k, truncated(err))
 	}
 	return b, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/wire/pack"
@@ -114,9 +115,12 @@ func readFrame(r io.Reader, reserve func(int) error, want ...kind) (frame, error
 }
 
 // truncated is the error of a stream that has ended. It does not wrap io.EOF,
-// which means that the peer has said goodbye.
+// which means that the peer has said goodbye. A deadline has not ended it.
 func truncated(err error) error {
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: %v", ErrTruncated, err)
 	}
 	return fmt.Errorf("%w: %w", ErrTruncated, err)
