@@ -72,10 +72,19 @@ func (s *Store) Apply(ctx context.Context, c store.Change) error {
 	case errors.Is(err, store.ErrReplayed):
 		s.counts.replayed.Add(1)
 	default:
-		s.counts.failed.Add(1)
+		s.failed(err)
 		err = fmt.Errorf("apply change: %w", err)
 	}
 	return err
+}
+
+// failed notes an error of the database. A server that only reads now is left: all
+// connections go to it.
+func (s *Store) failed(err error) {
+	s.counts.failed.Add(1)
+	if takesNoChanges(err) {
+		s.pool.Reset()
+	}
 }
 
 // finish returns the context of a change that has begun: it has the deadline of
@@ -214,7 +223,7 @@ func (s *Store) write(ctx context.Context, doing, sql string, args ...any) (int6
 		return err
 	})
 	if err != nil {
-		s.counts.failed.Add(1)
+		s.failed(err)
 		return n, fmt.Errorf("%s: %w", doing, err)
 	}
 	return n, nil

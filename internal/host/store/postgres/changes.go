@@ -23,7 +23,7 @@ const (
 	// any order. What is new since an earlier snapshot was in progress then, or
 	// began later.
 	listChanges = `SELECT pg_snapshot_xmax(now.snapshot)::text, ARRAY(SELECT pg_snapshot_xip(now.snapshot))::text[], now.lost,
-			c.tenant, c.id, c.type, c.version
+			current_setting('transaction_read_only')::bool, c.tenant, c.id, c.type, c.version
 		FROM (SELECT pg_current_snapshot() AS snapshot,
 			COALESCE((SELECT least FROM horizons ORDER BY least LIMIT 1) >= $1::text::xid8, false) AS lost) AS now
 		LEFT JOIN changes c ON c.xid >= $1::text::xid8 OR c.xid = ANY ($2::text[]::xid8[])`
@@ -36,6 +36,10 @@ const (
 		SELECT c.ctid FROM (SELECT * FROM horizons ORDER BY least LIMIT 1) AS oldest
 		JOIN changes c ON c.xid < oldest.least AND pg_visible_in_snapshot(c.xid, oldest.snapshot)
 		WHERE oldest.at < now() - $1::interval LIMIT ` + pruneStepText + `))`
+
+	// Of another server, whose dump was restored here: transactions still to begin.
+	deleteForeignHorizons = `DELETE FROM horizons WHERE least > pg_snapshot_xmax(pg_current_snapshot())`
+	deleteForeignChanges  = `DELETE FROM changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())`
 )
 
 // A cursor is a snapshot of the database.
@@ -50,6 +54,7 @@ const never = "18446744073709551615"
 // A Feed tells what others have changed. It has two connections of its own, so
 // that requests that wait for one do not keep it waiting.
 type Feed struct {
+	store  *Store
 	config *pgx.ConnConfig
 	asks   *pgx.Conn // used by Next; nil until connected
 	hears  *pgx.Conn // used by Wait; nil until connected
@@ -58,7 +63,7 @@ type Feed struct {
 
 // Feed returns a feed that has read nothing. Each has one caller of Next and one
 // of Wait; Close ends it.
-func (s *Store) Feed() *Feed { return &Feed{config: s.pool.Config().ConnConfig} }
+func (s *Store) Feed() *Feed { return &Feed{store: s, config: s.pool.Config().ConnConfig} }
 
 // Close closes the connections. No other call may be under way.
 func (f *Feed) Close() {
@@ -107,11 +112,12 @@ func (f *Feed) Next(ctx context.Context) (ids []wire.RecordID, all bool, err err
 // since reads the changes after a snapshot, and whether some are lost, and fills
 // in the snapshot in which it has seen them.
 func (f *Feed) since(ctx context.Context, from, next *cursor) (ids []wire.RecordID, lost bool, err error) {
+	var reads bool
 	err = rows(ctx, f.asks, func(r pgx.Rows) error {
 		var tenant, id *[16]byte
 		var kind *int16
 		var version *int64
-		if err := r.Scan(&next.least, &next.open, &lost, &tenant, &id, &kind, &version); err != nil {
+		if err := r.Scan(&next.least, &next.open, &lost, &reads, &tenant, &id, &kind, &version); err != nil {
 			return err
 		}
 		if tenant != nil {
@@ -119,7 +125,11 @@ func (f *Feed) since(ctx context.Context, from, next *cursor) (ids []wire.Record
 		}
 		return nil
 	}, listChanges, from.least, from.open)
-	if err == nil && next.least == "" {
+	switch {
+	case err == nil && reads:
+		f.store.pool.Reset() // another server takes the changes now
+		return nil, false, errReads
+	case err == nil && next.least == "":
 		err = errors.New("the database gave no snapshot")
 	}
 	return ids, lost, err
@@ -149,12 +159,19 @@ func (f *Feed) Wait(ctx context.Context) (err error) {
 
 // pruneChanges drops notes of changes that are older than keepChanges.
 func (s *Store) pruneChanges(ctx context.Context) error {
-	if _, err := s.write(ctx, "note a snapshot", insertHorizon); err != nil {
-		return err
-	}
-	// Committed before notes are dropped: a feed that finds none of them finds this.
-	if _, err := s.write(ctx, "move the horizon", deleteHorizons, keepChanges); err != nil {
-		return err
+	// Committed one by one: a feed that finds a note dropped finds the horizon moved.
+	for _, step := range []struct {
+		doing, sql string
+		args       []any
+	}{
+		{"note a snapshot", insertHorizon, nil},
+		{"drop foreign snapshots", deleteForeignHorizons, nil},
+		{"drop foreign changes", deleteForeignChanges, nil},
+		{"move the horizon", deleteHorizons, []any{keepChanges}},
+	} {
+		if _, err := s.write(ctx, step.doing, step.sql, step.args...); err != nil {
+			return err
+		}
 	}
 	for {
 		n, err := s.write(ctx, "prune changes", deleteChanges, keepChanges)

@@ -269,3 +269,37 @@ func TestFeedHorizon(t *testing.T) {
 		t.Errorf("then: got %v, %t", ids, all)
 	}
 }
+
+// TestRestored restores a dump of a server that was ahead: its transactions are
+// not those of this one.
+func TestRestored(t *testing.T) {
+	s := mustOpen(t, pgtest.Database(t), Options{})
+	set(t, s, keyID(1), 0, 1)
+	for _, sql := range []string{
+		"INSERT INTO changes SELECT '900000000000', tenant, id, type, version FROM records",
+		"INSERT INTO horizons VALUES ('900000000000', '899999999999:900000000000:899999999999', now() - interval '1 hour')",
+		"DELETE FROM horizons WHERE least <> '900000000000'",
+	} {
+		if _, err := s.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := s.Feed()
+	defer f.Close()
+	next(t, f)
+	set(t, s, keyID(1), 1, 2)
+	prune(t, s)
+	if ids, _ := next(t, f); !slices.Contains(ids, keyID(1)) {
+		t.Errorf("got %v, want key 1", ids)
+	}
+	next(t, f)
+	if ids, all := next(t, f); all || len(ids) != 0 {
+		t.Errorf("then: got %v, %t, want nothing", ids, all)
+	}
+	age(t, s, keepChanges)
+	prune(t, s)
+	prune(t, s)
+	if n := notes(t, s); n != 0 {
+		t.Errorf("at last: got %d notes", n)
+	}
+}

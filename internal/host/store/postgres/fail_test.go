@@ -53,6 +53,10 @@ func TestMigrationCutOff(t *testing.T) {
 	if _, err := Open(ctx, Target{URL: url}, Options{}); err == nil || !strings.Contains(err.Error(), "wait for other nodes to migrate the schema") {
 		t.Errorf("while it hangs: got %v", err)
 	}
+	_, err = Open(t.Context(), Target{URL: url}, Options{Timeout: 300 * time.Millisecond})
+	if err == nil || !strings.Contains(err.Error(), "wait for other nodes to migrate the schema") || !Unreachable(err) {
+		t.Errorf("while it hangs, for the store's time: got %v, want one that may go away", err)
+	}
 	var pid int
 	if err := conn.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 		t.Fatal(err)

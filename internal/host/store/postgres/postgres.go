@@ -58,8 +58,8 @@ type Store struct {
 // Open opens the database that target names and migrates its schema. Ctx bounds
 // opening only.
 //
-// It returns an error that wraps ErrTarget if the connection would not be safe,
-// and migrations.ErrNewer if a newer version has migrated the database. Errors
+// It returns an error that wraps ErrTarget if the connection would not be safe or
+// goes to a pooler, and migrations.ErrNewer if a newer version has migrated the database. Errors
 // do not show passwords.
 func Open(ctx context.Context, target Target, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
@@ -71,12 +71,13 @@ func Open(ctx context.Context, target Target, opts Options) (*Store, error) {
 	config.MaxConnIdleTime = 5 * time.Minute
 	config.MaxConnLifetime = time.Hour
 	config.HealthCheckPeriod = 15 * time.Second
+	session(config.ConnConfig, opts.Timeout)
 	s := &Store{timeout: opts.Timeout, closing: make(chan struct{})}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", target, err)
 	}
 	// With connections of its own: it needs two.
-	if err := migrate(ctx, *config.ConnConfig); err != nil {
+	if err := migrate(ctx, migrating(*config.ConnConfig, opts.Timeout)); err != nil {
 		s.pool.Close()
 		return nil, fmt.Errorf("open database %s: %w", target, err)
 	}
@@ -95,15 +96,18 @@ func migrate(ctx context.Context, config pgx.ConnConfig) error {
 	return migrations.Postgres(ctx, db)
 }
 
+// errReads says that a server that took changes takes none any more.
+var errReads = errors.New("the server takes no changes")
+
 // Ping reports whether the database can be reached and takes changes.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.read(ctx, "ping", func(ctx context.Context, c *pgxpool.Conn) error {
-		var standby bool
-		if err := c.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
+		var reads bool
+		if err := c.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::bool").Scan(&reads); err != nil {
 			return err
 		}
-		if standby {
-			return errors.New("the server is a standby and takes no changes")
+		if reads {
+			return errReads
 		}
 		return nil
 	})

@@ -19,8 +19,8 @@ var ErrTarget = errors.New("database URL")
 type Target struct {
 	// URL is a PostgreSQL URL, such as
 	// postgres://ehsm@db1:5432,db2:5432/ehsm. Of several hosts the one that
-	// takes changes is used. Without sslmode the server must prove its name
-	// (verify-full).
+	// takes changes is used; each has 2 s to answer (connect_timeout). Without
+	// sslmode the server must prove its name (verify-full).
 	URL string
 	// PasswordFile holds the password, if the URL has none. A line end at its
 	// end does not count. Passwords in the environment (PGPASSWORD) and in
@@ -38,22 +38,31 @@ func IsURL(text string) bool {
 func Unreachable(err error) bool {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
-		return refused.Code == "57P03" || refused.Code == "53300" // starting up; too many connections
+		switch refused.Code {
+		case "57P03", "53300", "55P03": // starting up; too many connections; somebody else migrates
+			return true
+		}
+		return false
+	}
+	if errors.Is(err, ErrTarget) {
+		return false
 	}
 	var connect *pgconn.ConnectError
 	return errors.As(err, &connect)
 }
 
-// String returns the URL without its password.
+// String returns the URL without its passwords.
 func (t Target) String() string {
 	u, err := url.Parse(t.URL)
 	if err != nil {
 		return "(malformed URL)"
 	}
 	q := u.Query()
-	if q.Has("password") {
-		q.Set("password", "xxxxx")
-		u.RawQuery = q.Encode()
+	for _, name := range []string{"password", "sslpassword"} {
+		if q.Has(name) {
+			q.Set(name, "xxxxx")
+			u.RawQuery = q.Encode()
+		}
 	}
 	return u.Redacted()
 }
@@ -88,6 +97,9 @@ func (t Target) config() (*pgxpool.Config, error) {
 	q.Set("sslmode", mode)
 	if !q.Has("target_session_attrs") {
 		q.Set("target_session_attrs", "read-write")
+	}
+	if !q.Has("connect_timeout") && os.Getenv("PGCONNECT_TIMEOUT") == "" {
+		q.Set("connect_timeout", "2") // seconds for each host: the next one is to have its turn
 	}
 	u.RawQuery = q.Encode()
 	config, err := pgxpool.ParseConfig(u.String())

@@ -67,6 +67,7 @@ func TestTargets(t *testing.T) {
 		"loopback, v6":    {Target{URL: "postgres://u@[::1]:5433/d"}, false, "", "postgres://u@[::1]:5433/d"},
 		"TLS on loopback": {Target{URL: "postgres://u@127.0.0.1/d?sslmode=verify-full"}, true, "", "postgres://u@127.0.0.1/d?sslmode=verify-full"},
 		"unix socket":     {Target{URL: "postgres:///d?host=/run/postgresql&password=geheim"}, false, "geheim", "postgres:///d?host=%2Frun%2Fpostgresql&password=xxxxx"},
+		"passphrase":      {Target{URL: "postgres://u@db1/d?sslpassword=geheim"}, true, "", "postgres://u@db1/d?sslpassword=xxxxx"},
 		"password file":   {Target{URL: "postgres://u@db1/d", PasswordFile: file}, true, "geheim", "postgres://u@db1/d"},
 	} {
 		c, err := tt.target.config()
