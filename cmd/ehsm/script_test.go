@@ -39,6 +39,8 @@ func TestScripts(t *testing.T) {
 			"vectors":       vectors,
 			"acceptmachine": acceptancePlatform,
 			"reword":        reword,
+			"complete":      complete,
+			"alterjson":     alterJSON,
 			"setenv":        setenv,
 			"flip":          flip,
 			"size":          size,

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+)
+
+func newManifestShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show FILE",
+		Short: "Show a draft or manifest in words",
+		Long: `show says what is in a file, and whose signatures are on it. It verifies no
+signature, as the operators who may sign are in the manifest before: see verify.`,
+		Example: `  ehsm domain manifest show manifest-2.json`,
+		Args:    args(1, 1),
+		RunE: func(_ *cobra.Command, paths []string) error {
+			doc, err := readDocument(paths[0])
+			if err != nil {
+				return err
+			}
+			v := doc.view()
+			return a.emit(v, v.text())
+		},
+	}
+}
+
+// A domainView is what people see of a draft or manifest.
+type domainView struct {
+	Format    string     `json:"format"`
+	Domain    string     `json:"domain,omitempty"`
+	Version   uint64     `json:"version,omitempty"`
+	Date      *time.Time `json:"date,omitempty"`
+	Hash      string     `json:"hash,omitempty"`
+	Previous  string     `json:"previous,omitempty"`
+	DomainKey string     `json:"domainKey,omitempty"`
+	Recovery  bool       `json:"recovery"` // a recovery key was made
+	manifest.Terms
+	Signers []string `json:"signers,omitempty"` // keys in hex; not verified
+}
+
+func (d *document) view() domainView {
+	if d.draft != nil {
+		return domainView{Format: d.draft.Format, Terms: d.draft.Terms}
+	}
+	return domainViewOf(d.state, d.manifest)
+}
+
+// domainViewOf shows a state, with the signatures of m, which may be nil.
+func domainViewOf(s *manifest.State, m *manifest.Manifest) domainView {
+	v := domainView{
+		Format: s.Format, Domain: s.Domain.String(), Version: s.Version, Date: &s.Date, Hash: s.Hash.String(),
+		DomainKey: hex.EncodeToString(s.DomainKey), Recovery: s.Recovery != nil, Terms: s.Terms,
+	}
+	if s.Previous != (manifest.Hash{}) {
+		v.Previous = s.Previous.String()
+	}
+	if m != nil {
+		for _, sig := range m.Signatures {
+			v.Signers = append(v.Signers, hex.EncodeToString(sig.Key))
+		}
+	}
+	return v
+}
+
+// text renders v for people.
+func (v *domainView) text() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	if v.Domain == "" {
+		line("draft", "a TEE completes it to the genesis of a domain")
+	} else {
+		line("domain", "%s", v.Domain)
+		line("manifest", "version %d of %s", v.Version, v.Date.Format(time.RFC3339))
+		line("hash", "%s", v.Hash)
+		line("domain key", "%s", v.DomainKey)
+	}
+	if v.Previous != "" {
+		line("replaces", "%s", v.Previous)
+	}
+	v.peopleText(line)
+	v.settingsText(line)
+	for _, key := range v.Signers {
+		line("signed by", "%s, not verified", v.signer(key))
+	}
+	w.Flush()
+	return b.String()
+}
+
+func (v *domainView) peopleText(line func(name, format string, args ...any)) {
+	line("root", "%s", v.Root)
+	quorum := func(name string, q *manifest.Quorum) {
+		var names []string
+		for _, p := range q.Members {
+			names = append(names, p.Name)
+		}
+		line(name, "%d of %d: %s", q.Threshold, len(q.Members), strings.Join(names, ", "))
+	}
+	if len(v.Operators.Members) == 0 {
+		line("operators", "none: the settings never change")
+	} else {
+		quorum("operators", &v.Operators)
+	}
+	if v.Custodians != nil {
+		quorum("custodians", v.Custodians)
+	}
+	if v.Custodians != nil && !v.Recovery {
+		line("recovery", "no key was made; custodians hold nothing")
+	}
+	if v.Administrator.Name != "" {
+		line("administrator", "%s", v.Administrator.Name)
+	}
+}
+
+func (v *domainView) settingsText(line func(name, format string, args ...any)) {
+	s := &v.Settings
+	line("mode", "%s", s.Mode)
+	if s.AllowSim {
+		line("simulation", "ALLOWED: keys are not protected by hardware")
+	}
+	line("trust roots", "%s", orNothing(strings.Join(s.TrustRoots, ", ")))
+	for _, c := range s.Code {
+		if c.MREnclave != (manifest.Hash{}) {
+			line("code", "%s with measurement %s", c.Role, c.MREnclave)
+		} else {
+			line("code", "%s of signer %s, product %d from version %d on", c.Role, c.MRSigner, c.Product, c.MinSVN)
+		}
+	}
+	if s.AnyPlatform {
+		line("platforms", "ANY: an attestation key extracted from any machine is enough")
+	}
+	for _, p := range s.Platforms {
+		if p.Serial != "" {
+			line("platform", "%s with PCK serial %s", p.Name, p.Serial)
+		} else {
+			line("platform", "%s with PPID %s", p.Name, p.PPID)
+		}
+	}
+	for _, c := range s.Accept {
+		line("accepted", "%s for %s, because: %s", c.Status, c.Advisory, c.Reason)
+	}
+	line("collateral", "evaluation number %d or higher", s.MinEvaluation)
+	line("grace", "%d hours out of date, %d hours past the collateral's end", s.TCBGrace, s.CollateralGrace)
+	line("requests", "timestamps within %d s", s.RequestWindow)
+	line("plain enrollment", "%s", s.Enrollment)
+	line("deletion", "after %d days", s.DeletionWindow)
+	line("switched off", "%s", orNothing(strings.Join(append(texted(s.DisabledKeySpecs), texted(s.DisabledPaddings)...), ", ")))
+	line("lease", "%d hours", s.Lease)
+	line("audit", "%s", s.Audit)
+}
+
+// signer names the owner of a key if the manifest itself has it.
+func (v *domainView) signer(key string) string {
+	if b, err := hex.DecodeString(key); err == nil {
+		if p, ok := v.Operators.Member(b); ok {
+			return p.Name
+		}
+	}
+	return key
+}
+
+func texted[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = string(s)
+	}
+	return out
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
