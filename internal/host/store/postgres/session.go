@@ -34,6 +34,10 @@ func session(c *pgx.ConnConfig, timeout time.Duration) {
 		"tcp_keepalives_interval":             seconds(keepAlive.Interval),
 		"tcp_keepalives_count":                strconv.Itoa(keepAlive.Count),
 		"tcp_user_timeout":                    milliseconds(timeout),
+		// Every statement has its index. A plan made while a table is small reads all of
+		// it, and is kept until the table, by then large, is analyzed.
+		"enable_seqscan": "off",
+		"jit":            "off", // it takes longer than any of them
 	}
 	maps.Copy(params, c.RuntimeParams)
 	c.RuntimeParams = params
