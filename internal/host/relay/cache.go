@@ -61,7 +61,8 @@ func (c *rowCache) ref(id wire.RecordID) (f wire.Ref, primary uint32, ok bool) {
 }
 
 // put takes a row that was read or written since an epoch, unless it has that
-// revision or a later one: a slow read must not overwrite a newer write. The
+// revision or a later one: a slow read must not overwrite a newer write. One that
+// others may have replaced it does not take, nor keep the older one. The
 // cache keeps row.Sealed, which must not change. It reports whether the core is
 // known to hold exactly this state.
 func (c *rowCache) put(row store.Row, since uint64) (has bool) {
@@ -75,6 +76,8 @@ func (c *rowCache) put(row store.Row, since uint64) (has bool) {
 	if ok && known.Revision >= row.Revision {
 		return known.has && known.Revision == row.Revision && known.Tag == row.Tag
 	}
+	delete(s.young, row.ID)
+	delete(s.old, row.ID)
 	if c.epoch.Load() == since {
 		s.set(row.ID, cached{Row: row})
 	}

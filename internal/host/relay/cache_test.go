@@ -35,6 +35,25 @@ func TestCacheKeepsTheNewest(t *testing.T) {
 	}
 }
 
+// A row that is known to be outdated is not kept in favour of one that others may
+// have replaced meanwhile.
+func TestCacheDropsTheOutdated(t *testing.T) {
+	c := newRowCache(64)
+	c.put(row(keyRecord, 5, 50), c.epoch.Load())
+	began := c.epoch.Load()
+	c.forget([]wire.RecordID{appRecord})
+	c.put(row(keyRecord, 6, 60), began) // stored here, while others stored something
+	if f, _, ok := c.ref(keyRecord); ok {
+		t.Errorf("got revision %d, want none", f.Revision)
+	}
+	c.put(row(keyRecord, 6, 60), c.epoch.Load())
+	c.forget([]wire.RecordID{appRecord})
+	c.put(row(keyRecord, 5, 50), began)
+	if f, _, ok := c.ref(keyRecord); !ok || f.Revision != 6 {
+		t.Errorf("after a slow read: got revision %d, %t, want 6", f.Revision, ok)
+	}
+}
+
 func TestCacheKnowsWhatTheCoreHas(t *testing.T) {
 	c := newRowCache(64)
 	old := row(keyRecord, 5, 50)

@@ -34,6 +34,10 @@ type follower struct {
 	grace time.Duration
 	began time.Time
 	until atomic.Int64 // since began, in nanoseconds
+	// The same by the wall clock. A machine that was suspended, with its programs and
+	// their monotonic clock, finds that gone on.
+	wall      func() time.Time
+	untilWall atomic.Int64 // Unix nanoseconds
 
 	failing atomic.Bool // the last question had no answer
 }
@@ -48,13 +52,13 @@ func (f *follower) lag() time.Duration {
 }
 
 func newFollower(feed Feed, grace time.Duration) *follower {
-	return &follower{feed: feed, grace: grace, began: time.Now()}
+	return &follower{feed: feed, grace: grace, began: time.Now(), wall: time.Now}
 }
 
 // current reports whether remembered rows may be used. If not, requests read the
 // store, and fail if that cannot be reached.
 func (f *follower) current() bool {
-	return f.feed == nil || int64(time.Since(f.began)) < f.until.Load()
+	return f.feed == nil || int64(time.Since(f.began)) < f.until.Load() && f.wall().UnixNano() < f.untilWall.Load()
 }
 
 // follow asks the feed until ctx ends.
@@ -104,7 +108,7 @@ func (r *Relay) poll(ctx context.Context, limit time.Duration) error {
 	f := r.follower
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	asked := time.Now()
+	asked, wall := time.Now(), f.wall()
 	ids, all, err := f.feed.Next(ctx)
 	if err != nil {
 		return err
@@ -116,6 +120,7 @@ func (r *Relay) poll(ctx context.Context, limit time.Duration) error {
 		r.rows.forget(ids)
 	}
 	f.until.Store(int64(asked.Add(f.grace).Sub(f.began)))
+	f.untilWall.Store(wall.Add(f.grace).UnixNano())
 	return nil
 }
 

@@ -141,6 +141,47 @@ func TestStaleGrace(t *testing.T) {
 	}
 }
 
+// TestSuspended: after a machine has slept, what it remembers does not count,
+// although its own time has stood still.
+func TestSuspended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{Feed: &fakeFeed{word: make(chan struct{})}})
+		slept := time.Duration(0)
+		g.follower.wall = func() time.Time { return time.Now().Add(slept) }
+		poll := func() {
+			if err := g.poll(t.Context(), time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		poll()
+		for name, row := range map[string]struct {
+			sleeps time.Duration
+			want   bool
+		}{
+			"awake":                          {0, true},
+			"asleep within the grace":        {time.Second - 1, true},
+			"asleep for the grace":           {time.Second, false},
+			"asleep for hours":               {5 * time.Hour, false},
+			"a wall clock that was set back": {-time.Hour, true},
+		} {
+			if slept = row.sleeps; g.follower.current() != row.want {
+				t.Errorf("%s: remembered rows count: %t", name, !row.want)
+			}
+		}
+		slept = -time.Hour
+		poll()
+		time.Sleep(time.Second)
+		if g.follower.current() {
+			t.Error("after the wall clock was set back: remembered rows count for ever")
+		}
+		slept = 5 * time.Hour
+		poll()
+		if !g.follower.current() {
+			t.Error("after it was asked again: they do not count")
+		}
+	})
+}
+
 // A slowFeed takes a while to answer.
 type slowFeed struct {
 	*fakeFeed
