@@ -136,8 +136,8 @@ func TestEditRefusals(t *testing.T) {
 	}{
 		{"no value", edits{set: []string{"settings.leaseHours"}}, "form path=value"},
 		{"no path", edits{set: []string{"=1"}}, "form path=value"},
-		{"no such object", edits{set: []string{"setting.leaseHours=1"}}, "there is no object setting"},
-		{"into a list", edits{set: []string{"settings.platforms.name=x"}}, "there is no object platforms"},
+		{"no such object", edits{set: []string{"setting.leaseHours=1"}}, "no manifest has a member setting"},
+		{"into a list", edits{set: []string{"settings.platforms.name=x"}}, "platforms is no object"},
 		{"unknown member", edits{set: []string{"settings.allowDebug=true"}}, "allowDebug"},
 		{"unknown member that says nothing", edits{set: []string{"settings.allowDebug=false"}}, "allowDebug"},
 		{"other case", edits{set: []string{"settings.AllowSim=true"}}, "no manifest has a member AllowSim"},
@@ -159,6 +159,8 @@ func TestEditRefusals(t *testing.T) {
 		{"patch is a list", edits{from: file("list", "[]")}, "want one JSON object"},
 		{"two patches", edits{from: file("two", "{}{}")}, "want one JSON object"},
 		{"nobody's key", edits{add: []string{"operators.members=@" + file("nobody", "x")}}, "public key"},
+		{"custodian's key that encrypts nothing", edits{add: []string{"custodians.members=@" + file("zero", manifest.Person{Name: "x", Key: bytes.Repeat([]byte{0xff}, manifest.Custodian.KeySize())}.PublicText(manifest.Custodian))}}, "zero"},
+		{"private key", edits{add: []string{"operators.members=@" + file("private", "ehsm-operator-secret-v1 alice AQEB\n")}}, "private is a private key"},
 		{"no key file", edits{add: []string{"operators.members=@" + filepath.Join(dir, "gone")}}, "no such file"},
 	} {
 		if _, err := row.e.apply(draftTerms()); err == nil || !strings.Contains(err.Error(), row.text) {

@@ -121,9 +121,12 @@ func atPath(root tree, text string, do func(at tree, member, value string) error
 	}
 	at, names := root, strings.Split(path, ".")
 	for _, name := range names[:len(names)-1] {
+		if at[name] == nil {
+			at[name] = tree{} // custodians, say, where there were none
+		}
 		next, ok := at[name].(tree)
 		if !ok {
-			return fmt.Errorf("%s: there is no object %s", path, name)
+			return fmt.Errorf("%s: %s is no object", path, name)
 		}
 		at = next
 	}
@@ -156,7 +159,7 @@ func addEntry(at tree, member, value string) error {
 	}
 	v := parseValue(value)
 	if path, ok := strings.CutPrefix(value, "@"); ok {
-		p, err := readPerson(path)
+		p, _, err := readPerson(path) // its size tells what it cannot be for
 		if err != nil {
 			return err
 		}
@@ -164,19 +167,6 @@ func addEntry(at tree, member, value string) error {
 	}
 	at[member] = append(list, v)
 	return nil
-}
-
-// readPerson reads a public key of any duty. Its size tells what it cannot be for.
-func readPerson(path string) (manifest.Person, error) {
-	b, err := readSmall(path)
-	if err != nil {
-		return manifest.Person{}, err
-	}
-	p, _, err := manifest.ParsePublic(b)
-	if err != nil {
-		return p, fmt.Errorf("read %s: %w", path, err)
-	}
-	return p, nil
 }
 
 // removeEntry takes one entry out of a list.

@@ -136,20 +136,34 @@ func writeNew(path, text string, mode fs.FileMode) error {
 func readPublic(d manifest.Duty, paths []string) ([]manifest.Person, error) {
 	var all []manifest.Person
 	for _, path := range paths {
-		b, err := readSmall(path)
+		p, duty, err := readPerson(path)
 		if err != nil {
 			return nil, err
 		}
-		p, duty, err := manifest.ParsePublic(b)
-		switch {
-		case err != nil && strings.Contains(string(b), "-secret-v1 "):
-			return nil, withHint(fmt.Errorf("%s is a private key", path), "its owner keeps it; name the file "+path+".pub")
-		case err != nil:
-			return nil, fmt.Errorf("read %s: %w", path, err)
-		case duty != d:
+		if duty != d {
 			return nil, fmt.Errorf("%s is a key for the duty of %s, want one of %s", path, duty, d)
 		}
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// readPerson reads a public key of any duty. One that a custodian's share cannot be
+// encrypted to is refused: it would be noticed when it is too late.
+func readPerson(path string) (manifest.Person, manifest.Duty, error) {
+	b, err := readSmall(path)
+	if err != nil {
+		return manifest.Person{}, "", err
+	}
+	p, duty, err := manifest.ParsePublic(b)
+	if err == nil && duty == manifest.Custodian {
+		_, err = hpke.MLKEM768X25519().NewPublicKey(p.Key)
+	}
+	switch {
+	case err != nil && strings.Contains(string(b), "-secret-v1 "):
+		return p, duty, withHint(fmt.Errorf("%s is a private key", path), "its owner keeps it; name the file "+path+".pub")
+	case err != nil:
+		return p, duty, fmt.Errorf("read %s: %w", path, err)
+	}
+	return p, duty, nil
 }

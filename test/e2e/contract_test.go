@@ -14,7 +14,7 @@ type line struct {
 }
 
 // TestContract runs the checklist on every target. 5 begins with TestVectors,
-// 33 ends with TestProductionRefusesOpenEnrollment, 41 with
+// 33 ends with TestClosedDomainRefusesEnroll, 41 with
 // TestReplaySurvivesRestart.
 func TestContract(t *testing.T) {
 	lines := slices.Concat(edgeLines(), envelopeLines(), signatureLines(), timeLines(), validationLines(),

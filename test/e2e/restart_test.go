@@ -119,9 +119,10 @@ func (g *target) plain(t *testing.T, path string, status int) {
 	}
 }
 
-// TestProductionRefusesOpenEnrollment is the second half of line 33: whether
+// TestClosedDomainRefusesEnroll is the second half of line 33, which the core has
+// a test of in production mode too, where no platform is simulated: whether
 // anyone may enroll is a statement of the domain, not a setting of the host.
-func TestProductionRefusesOpenEnrollment(t *testing.T) {
+func TestClosedDomainRefusesEnroll(t *testing.T) {
 	t.Parallel()
 	g := prepare(t, splitUnix)
 	for _, name := range []string{"domain", "ehsm.db", "ehsm.db-wal", "ehsm.db-shm", "audit"} {
