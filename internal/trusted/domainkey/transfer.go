@@ -38,11 +38,20 @@ func Files(dir string) ([][]byte, error) {
 // WriteManifest puts a manifest, which the caller has verified, into dir, in place
 // of one of the same version. Version 1 is the genesis.
 func WriteManifest(dir string, version uint64, file []byte) error {
-	name := manifest.FileName(version)
+	return replaceFile(dir, nameOf(version), file)
+}
+
+// ReadManifest reads what WriteManifest wrote. Nothing is verified. Errors:
+// fs.ErrNotExist.
+func ReadManifest(dir string, version uint64) ([]byte, error) {
+	return readLimited(filepath.Join(dir, nameOf(version)))
+}
+
+func nameOf(version uint64) string {
 	if version == 1 {
-		name = GenesisFile
+		return GenesisFile
 	}
-	return replaceFile(dir, name, file)
+	return manifest.FileName(version)
 }
 
 // Unseal opens the bundle in dir, which must be of the domain of s, with its keys
