@@ -1,0 +1,393 @@
+package provision
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/attest"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+)
+
+// Waits between two attempts to reach a server.
+const (
+	firstWait = 50 * time.Millisecond
+	longWait  = 2 * time.Second
+)
+
+// errNewer is why a core loses its keys when there is a later version: it starts
+// again with both.
+var errNewer = errors.New("there is a newer version of the DomainKey")
+
+// A Client keeps the Holder of its program filled from a server: a core from its
+// dkeycache, a dkeycache or a worker from the dkeyservers.
+type Client struct {
+	Role   channel.Role
+	Holder *Holder
+	Domain *Known
+	// Channel has what is the same for all channels; the rest is filled in.
+	Channel channel.Config
+	Join    Join
+	// Dial connects to a server; Servers are their addresses, best first.
+	Dial    func(ctx context.Context, server string) (net.Conn, error)
+	Servers []string
+	// Platform is the program's own.
+	Platform tee.Platform
+	// Leased says that the keys are only held for as long as the server grants.
+	Leased bool
+	// Every is the time between heartbeats. Default: Heartbeat.
+	Every time.Duration
+	// Keep, if not nil, is told of keys that were fetched.
+	Keep func(*domainkey.Keyring) error
+	Log  *slog.Logger
+
+	machine *verify.Platform // this one, where it makes quotes
+}
+
+// A Known is the domain of a program, once it knows it. It is safe for concurrent
+// use.
+type Known struct {
+	pin   genesis.ID
+	clock func() time.Time
+
+	mu     sync.Mutex
+	domain *Domain
+}
+
+// NewKnown returns a Known for the domain with the id pin, or, where that is zero,
+// for the first that is learned of. clock is the host's.
+func NewKnown(pin genesis.ID, clock func() time.Time) *Known {
+	return &Known{pin: pin, clock: clock}
+}
+
+// Get returns the domain, nil as long as it is not known.
+func (k *Known) Get() *Domain {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.domain
+}
+
+// Learn takes the manifests of the domain, the genesis first; of a known domain,
+// those that are new. Errors: ErrDomain, and those of OpenDomain and Domain.Add.
+func (k *Known) Learn(files [][]byte) (*Domain, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.domain == nil {
+		d, err := OpenDomain(k.pin, files, k.clock)
+		if err != nil {
+			return nil, err
+		}
+		k.domain = d
+		return d, nil
+	}
+	if len(files) > 0 && !containsFile(k.domain.After(0)[:1], files[0]) { // check: same-genesis
+		return nil, fmt.Errorf("%w: its genesis is not that of %s", ErrDomain, k.domain.State().Domain)
+	}
+	_, err := k.domain.Add(files)
+	return k.domain, err
+}
+
+// Run stays with a server until ctx ends; when one fails, with the next.
+func (c *Client) Run(ctx context.Context) {
+	wait, said := firstWait, ""
+	for n := 0; ctx.Err() == nil; n++ {
+		server := c.Servers[n%len(c.Servers)]
+		began := time.Now()
+		err := c.stay(ctx, server)
+		if ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != said || time.Since(began) > time.Minute {
+			c.Log.Warn("server not usable", "server", server, "why", text)
+			said = text
+		}
+		if time.Since(began) > answerTime {
+			wait = firstWait // it had worked
+		}
+		if n%len(c.Servers) == len(c.Servers)-1 {
+			pause(ctx, wait/2+rand.N(wait/2))
+			wait = min(2*wait, longWait)
+		}
+	}
+}
+
+// pause waits, or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// stay keeps one server for as long as it works.
+func (c *Client) stay(ctx context.Context, server string) error {
+	limit, stop := context.WithTimeout(ctx, answerTime)
+	defer stop()
+	conn, err := c.Dial(limit, server)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	d, err := c.meet(conn)
+	if err != nil {
+		return err
+	}
+	if err := c.self(ctx, d); err != nil {
+		return err
+	}
+	cfg := c.Channel
+	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy = c.Role, servers(c.Role), d.State().Domain, d
+	changed := d.Changed()
+	ch, err := c.Join(limit, conn, &cfg)
+	if err != nil {
+		return err
+	}
+	defer ch.Close()
+	d.remember(ch.Peer())
+	c.Log.Info("joined", "server", server, "domain", d.State().Domain.String(), "platform", platformName(ch.Peer()))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go keepAttested(ctx, d, ch, changed)
+	s := &session{c, d, ch}
+	return s.run(ctx)
+}
+
+// meet learns the manifests of the server's domain and has it begin a channel.
+func (c *Client) meet(conn net.Conn) (*Domain, error) {
+	conn.SetDeadline(time.Now().Add(answerTime))
+	files, err := askForManifests(conn)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%w: the server does not know its domain yet", ErrNoKeys)
+	}
+	d, err := c.Domain.Learn(files)
+	if d == nil || errors.Is(err, ErrDomain) {
+		return nil, err
+	}
+	if err != nil { // it may be behind, or ahead on another way: the channel tells
+		c.Log.Warn("manifests of the server", "why", err.Error())
+	}
+	if _, err := conn.Write([]byte{openChannel}); err != nil {
+		return nil, err
+	}
+	return d, conn.SetDeadline(time.Time{})
+}
+
+// self has the keys lost if the manifest does not admit this program, or this
+// machine. Of the latter the host decides what is shown, as it does of manifests:
+// it is for honest ones, whose machine is taken out of a domain. Errors: ErrRemoved.
+func (c *Client) self(ctx context.Context, d *Domain) error {
+	if c.machine == nil && c.Channel.Attester != nil {
+		machine, err := ownMachine(ctx, c.Channel.Attester, d)
+		if err != nil {
+			return err
+		}
+		c.machine = machine
+	}
+	err := d.admits(c.Role, c.Platform.Identity(), c.machine)
+	if err != nil { // check: self-removed
+		c.Holder.Lose(err)
+	}
+	return err
+}
+
+// ownMachine asks the platform for a quote, which goes nowhere, and returns what its
+// PCK certificate says of the machine.
+func ownMachine(ctx context.Context, a tee.Attester, d *Domain) (*verify.Platform, error) {
+	domain := d.State().Domain
+	e, err := a.Evidence(ctx, attest.ReportData(attest.UseChannel, domain))
+	if err != nil {
+		return nil, fmt.Errorf("look at the own machine: %w", err)
+	}
+	q, err := quote.Parse(e.Quote)
+	if err != nil {
+		return nil, fmt.Errorf("look at the own machine: %w", err)
+	}
+	chain, err := q.Certificates()
+	if err != nil {
+		return nil, fmt.Errorf("look at the own machine: %w", err)
+	}
+	pck, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return nil, fmt.Errorf("look at the own machine: %w", err)
+	}
+	machine, err := verify.PlatformOf(pck)
+	return &machine, err
+}
+
+// A session is a channel to a server, from the client's end.
+type session struct {
+	*Client
+	domain *Domain
+	ch     *channel.Conn
+}
+
+// run exchanges heartbeats, and what they show to be new.
+func (s *session) run(ctx context.Context) error {
+	every := s.Every
+	if every <= 0 {
+		every = Heartbeat
+	}
+	for {
+		changed := s.domain.Changed()
+		missing, err := s.beat(ctx)
+		if err != nil {
+			return err
+		}
+		wait := every
+		if missing {
+			wait = min(every, 500*time.Millisecond)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// beat is one heartbeat. It reports whether there are still no keys.
+func (s *session) beat(ctx context.Context) (missing bool, err error) {
+	r, err := s.status(ctx, message{kind: heartbeat, report: report(s.domain, s.Holder)})
+	if err != nil {
+		return false, err
+	}
+	s.domain.Raise(r.Floor)
+	if r, err = s.exchange(ctx, r); err != nil {
+		return false, err
+	}
+	if err := s.self(ctx, s.domain); err != nil {
+		return false, err
+	}
+	if err := s.fetch(ctx, r); err != nil {
+		return false, err
+	}
+	if s.Leased && r.Keys > 0 && s.Holder.version() > 0 {
+		s.Holder.Extend(min(r.Lease, time.Duration(s.domain.State().Settings.Lease)*time.Hour))
+	}
+	return s.Holder.version() == 0, nil
+}
+
+// exchange has both sides on the higher manifest.
+func (s *session) exchange(ctx context.Context, r Report) (Report, error) {
+	own := s.domain.Manifest()
+	switch {
+	case r.Manifest > own:
+		return r, s.getManifests(ctx, own)
+	case r.Manifest < own:
+		return s.status(ctx, message{kind: putManifests, files: fitting(s.domain.After(r.Manifest))})
+	}
+	return r, nil
+}
+
+// getManifests fetches what follows a version; where that does not follow, because
+// operators have signed two ways on, all.
+func (s *session) getManifests(ctx context.Context, after uint64) error {
+	for _, after := range []uint64{after, 1} {
+		m, err := s.ask(ctx, message{kind: getManifests, after: after})
+		if err != nil {
+			return err
+		}
+		if m.kind != manifests {
+			return fmt.Errorf("%w: kind %d, want manifests", ErrMessage, m.kind)
+		}
+		newer, err := s.domain.Add(m.files)
+		if newer {
+			s.Log.Info("newer manifest", "version", s.domain.Manifest())
+			return nil
+		}
+		if err != nil {
+			s.Log.Warn("manifest of the server refused", "why", err.Error())
+		}
+	}
+	return nil
+}
+
+// fetch gets the keys if the server has some that are not held.
+func (s *session) fetch(ctx context.Context, r Report) error {
+	held := s.Holder.version()
+	if r.Keys <= held {
+		return nil
+	}
+	if s.Role == channel.Core && held > 0 {
+		s.Holder.Lose(errNewer)
+		return nil
+	}
+	m, err := s.ask(ctx, message{kind: getKeys})
+	if err != nil {
+		return err
+	}
+	if m.kind == refused {
+		return nil // not yet
+	}
+	if m.kind != keys {
+		return fmt.Errorf("%w: kind %d, want keys", ErrMessage, m.kind)
+	}
+	opened, err := s.ch.Open(keysLabel, m.sealed)
+	if err != nil {
+		return err
+	}
+	defer opened.Zero()
+	err = s.Holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
+		return domainkey.Import(home, s.domain.State(), opened)
+	})
+	if errors.Is(err, ErrNoKeys) {
+		return nil // those that were lost are still in use
+	}
+	if err != nil || s.Keep == nil {
+		return err
+	}
+	return s.Holder.Use(s.Keep)
+}
+
+// status is ask for requests whose answer is a Report.
+func (s *session) status(ctx context.Context, q message) (Report, error) {
+	m, err := s.ask(ctx, q)
+	if err == nil && m.kind != status {
+		err = fmt.Errorf("%w: kind %d, want status", ErrMessage, m.kind)
+	}
+	return m.report, err
+}
+
+// ask sends a request and returns its answer. Errors: ErrRemoved, ErrMessage, and
+// those of the channel.
+func (s *session) ask(ctx context.Context, q message) (message, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, answerTime, channel.ErrTimeout)
+	defer stop()
+	if err := s.ch.Send(ctx, q.append(nil)); err != nil {
+		return message{}, err
+	}
+	b, err := s.ch.Receive(ctx)
+	if err != nil {
+		return message{}, err
+	}
+	m, err := decode(b)
+	if err == nil && m.kind == refused && m.reason == removed {
+		err = fmt.Errorf("%w: the server says so", ErrRemoved)
+		if s.ch.Peer().Manifest >= s.domain.Manifest() { // one that is behind does not decide
+			s.Holder.Lose(err)
+		}
+	}
+	return m, err
+}

@@ -1,0 +1,282 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+)
+
+// Join makes an attested channel of a connection: channel.Client and Server, or
+// those of package local.
+type Join func(context.Context, net.Conn, *channel.Config) (*channel.Conn, error)
+
+// A Server hands out the DomainKey that its Holder has: it is a dkeyserver or a
+// dkeycache.
+type Server struct {
+	Role   channel.Role
+	Holder *Holder
+	// Domain returns the domain, nil as long as it is not known.
+	Domain func() *Domain
+	// Channel has what is the same for all channels; the rest is filled in.
+	Channel channel.Config
+	Join    Join
+	Log     *slog.Logger
+	// Waiting takes the machines that the manifest does not admit. nil: nobody.
+	Waiting *Waiting
+	// Connections is how many may be open; further ones are closed. Default 1024.
+	Connections int
+}
+
+// Serve answers who connects to ln until ctx ends; then it closes ln and all
+// connections, and returns nil.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	most := s.Connections
+	if most <= 0 {
+		most = 1024
+	}
+	room, limit := make(chan struct{}, most), &channel.Limit{}
+	var open sync.WaitGroup
+	defer open.Wait()
+	defer cancel()
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil:
+			time.Sleep(10 * time.Millisecond) // too many files, say
+			continue
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		open.Go(func() {
+			defer func() { <-room }()
+			s.serve(ctx, conn, limit)
+		})
+	}
+}
+
+// serve is the life of a connection.
+func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	d, err := s.introduce(conn)
+	if err != nil {
+		return // it has shown nothing that is worth a line in the log
+	}
+	seen := &watched{Domain: d}
+	cfg := s.Channel
+	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy, cfg.Limit = s.Role, clients(s.Role), d.State().Domain, seen, limit
+	changed := d.Changed()
+	c, err := s.Join(ctx, conn, &cfg)
+	if err != nil {
+		s.refuse(seen, conn, err)
+		return
+	}
+	defer c.Close()
+	p := c.Peer()
+	d.remember(p)
+	s.Log.Info("peer joined", "role", p.Role, "from", conn.RemoteAddr().String(), "measurement", fmt.Sprintf("%x", p.Identity.Measurement), "platform", platformName(p))
+	err = s.answerAll(ctx, d, c, changed)
+	if ctx.Err() == nil {
+		s.Log.Info("peer left", "role", p.Role, "platform", platformName(p), "why", err.Error())
+	}
+}
+
+// introduce answers what comes before a channel, and returns when it is to begin.
+func (s *Server) introduce(conn net.Conn) (*Domain, error) {
+	conn.SetDeadline(time.Now().Add(answerTime))
+	for range 2 {
+		var ask [1]byte
+		if _, err := io.ReadFull(conn, ask[:]); err != nil {
+			return nil, err
+		}
+		d := s.Domain()
+		switch {
+		case ask[0] == askManifests:
+			var files [][]byte
+			if d != nil {
+				files = d.After(0)
+			}
+			if _, err := conn.Write(encodeChain(files)); err != nil {
+				return nil, err
+			}
+		case ask[0] == openChannel && d != nil:
+			return d, conn.SetDeadline(time.Time{})
+		default:
+			return nil, ErrMessage
+		}
+	}
+	return nil, ErrMessage
+}
+
+// refuse notes who was not let in.
+func (s *Server) refuse(seen *watched, conn net.Conn, err error) {
+	s.Log.Warn("peer refused", "from", conn.RemoteAddr().String(), "why", err.Error())
+	if p, ok := seen.last(); ok && s.Waiting != nil && errors.Is(err, validate.ErrPlatform) {
+		s.Waiting.Add(p, seen.Now())
+	}
+}
+
+// watched is the policy of one connection. It keeps the machine that was judged
+// last, whose quote was genuine whatever became of it.
+type watched struct {
+	*Domain
+	mu      sync.Mutex
+	machine *verify.Platform
+}
+
+// Admitted implements channel.Policy.
+func (w *watched) Admitted(p verify.Platform) bool {
+	w.mu.Lock()
+	w.machine = &p
+	w.mu.Unlock()
+	return w.Domain.Admitted(p)
+}
+
+func (w *watched) last() (verify.Platform, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.machine == nil {
+		return verify.Platform{}, false
+	}
+	return *w.machine, true
+}
+
+// answerAll answers requests until the channel ends, and returns why it did.
+func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go keepAttested(ctx, d, c, changed)
+	for {
+		waiting, stop := context.WithTimeoutCause(ctx, silence, channel.ErrTimeout)
+		b, err := c.Receive(waiting)
+		stop()
+		if err != nil {
+			return err
+		}
+		m, err := decode(b)
+		if err != nil {
+			return err
+		}
+		p := c.Peer()
+		answer, last := message{kind: refused, reason: removed}, d.admits(p.Role, p.Identity, machineOf(p))
+		if last == nil { // check: peer-removed
+			if answer, err = s.answer(d, c, m); err != nil {
+				return err
+			}
+		}
+		sending, stop := context.WithTimeoutCause(ctx, answerTime, channel.ErrTimeout)
+		err = c.Send(sending, answer.append(nil))
+		stop()
+		if err != nil || last != nil {
+			return errors.Join(last, err)
+		}
+	}
+}
+
+// answer executes one request.
+func (s *Server) answer(d *Domain, c *channel.Conn, m message) (message, error) {
+	switch m.kind {
+	case heartbeat:
+		d.Raise(m.report.Floor)
+	case getKeys:
+		return s.sealed(c)
+	case getManifests:
+		return message{kind: manifests, files: fitting(d.After(m.after))}, nil
+	case putManifests:
+		newer, err := d.Add(m.files)
+		if err != nil {
+			s.Log.Warn("manifest of a peer refused", "role", c.Peer().Role, "why", err.Error())
+		}
+		if newer {
+			s.Log.Info("newer manifest from a peer", "version", d.Manifest())
+		}
+	default:
+		return message{}, fmt.Errorf("%w: kind %d is no request", ErrMessage, m.kind)
+	}
+	return message{kind: status, report: report(d, s.Holder)}, nil
+}
+
+// sealed is the answer to getKeys.
+func (s *Server) sealed(c *channel.Conn) (message, error) {
+	m := message{kind: keys}
+	err := s.Holder.Use(func(k *domainkey.Keyring) (err error) {
+		exported := k.Export()
+		defer exported.Zero()
+		m.sealed, err = c.Seal(keysLabel, exported)
+		return err
+	})
+	if errors.Is(err, ErrNoKeys) {
+		return message{kind: refused, reason: notYet}, nil
+	}
+	return m, err
+}
+
+// report is what a program has.
+func report(d *Domain, h *Holder) Report {
+	state := d.State()
+	r := Report{Manifest: state.Version, Keys: h.version(), Floor: d.Floor().Truncate(time.Second)}
+	if r.Keys > 0 {
+		r.Lease = h.left(time.Duration(state.Settings.Lease) * time.Hour).Truncate(time.Second)
+	}
+	return r
+}
+
+// keepAttested has the peer prove itself again, now and then and for each new
+// manifest, until the channel or ctx ends. changed is closed by the first that is
+// newer than the one under which the peer was attested.
+func keepAttested(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}) {
+	for {
+		t := time.NewTimer(attestEvery)
+		select {
+		case <-changed:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		changed = d.Changed()
+		if ctx.Err() != nil || c.Reattest(ctx) != nil {
+			return
+		}
+		d.remember(c.Peer())
+	}
+}
+
+func machineOf(p channel.Peer) *verify.Platform {
+	if p.Quote == nil {
+		return nil
+	}
+	return &p.Quote.Platform
+}
+
+func platformName(p channel.Peer) string {
+	switch {
+	case p.Quote == nil:
+		return "this machine"
+	case p.Decision.Platform != "":
+		return p.Decision.Platform
+	}
+	return fmt.Sprintf("%x", p.Quote.Platform.PPID)
+}
