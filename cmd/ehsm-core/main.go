@@ -5,9 +5,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,13 +20,15 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/acceptance"
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// svn is the security version of this program, which seal keys are bound to. An
-// enclave must be signed with it.
-const svn = 1
+// program is what seal keys and the domain's manifest know this program by. An
+// enclave must be signed so.
+var program = launch.Program{Name: "ehsm-core", Prefix: "EHSM_CORE_", Product: tee.ProductCore, SVN: 1}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,7 +45,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	config.TuneCollector(ctx, getenv, 400)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
-		err = start(ctx, settings, getenv, stdout, stderr, newCage(settings.Platform, confined))
+		err = start(ctx, settings, getenv, stdout, stderr, confined)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "ehsm-core: %v\n", err)
@@ -64,38 +68,64 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
-func start(ctx context.Context, settings config.Core, getenv func(string) string, stdout, stderr io.Writer, cage *cage) error {
-	p, err := platform(ctx, settings, stderr)
+func start(ctx context.Context, settings config.Core, getenv func(string) string, stdout, stderr io.Writer, confined bool) error {
+	cage := program.NewCage(settings.Platform, confined, settings.DKeyCache != "")
+	p, err := program.Open(ctx, settings.Platform, settings.Sim, stderr)
 	if err != nil {
 		return err
 	}
-	if err := cage.hide(); err != nil {
+	if err := cage.Hide(); err != nil {
 		return err
 	}
 	if settings, err = measured(p, settings, getenv); err != nil {
 		return err
 	}
 	if asked, err := acceptance.RunAsked(ctx, acceptance.Config{
-		Platform: p, Product: tee.ProductCore, SVN: svn, Version: api.Version, Entropy: tee.CheckEntropy, Now: time.Now,
+		Platform: p, Product: program.Product, SVN: program.SVN, Version: api.Version, Entropy: tee.CheckEntropy, Now: time.Now,
 	}, settings.Domain, stdout); asked {
 		return err
 	}
-	home, err := openHome(cage.platform, stderr)
+	if settings.DKeyCache != "" {
+		return join(ctx, settings, p, cage, stderr)
+	}
+	return alone(ctx, settings, p, cage, stderr)
+}
+
+// errMeasured is returned where the host's settings lead to another platform than
+// the measured ones.
+var errMeasured = errors.New("the measured configuration has another value")
+
+// measured reads the settings again, with those that platform p has measured
+// before those of the host. Which platform it is was the host's to say, so these
+// two cannot be among them with other values.
+func measured(p tee.Platform, settings config.Core, getenv func(string) string) (config.Core, error) {
+	merged, ok := launch.Measured(p, getenv)
+	if !ok {
+		return settings, nil
+	}
+	again, err := config.LoadCore(merged)
+	if err != nil {
+		return again, fmt.Errorf("measured configuration: %w", err)
+	}
+	if again.Platform != settings.Platform || again.Sim != settings.Sim {
+		return again, fmt.Errorf("%w: platform %s, %s", errMeasured, again.Platform, again.Sim)
+	}
+	return again, nil
+}
+
+// alone serves a domain whose key is sealed on this machine.
+func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *launch.Cage, stderr io.Writer) error {
+	home, err := program.OpenHome(settings.Platform, stderr)
 	if err != nil {
 		return err
 	}
 	defer home.Close() // after everything that uses keys
+	program.DescribeHome(home, stderr)
 	keys, state, err := domainkey.Open(settings.Domain, p, home)
 	if err != nil {
 		return err
 	}
-	c, err := core.New(core.Config{
-		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Date: state.Date, Version: api.Version, GitSHA: api.Commit(),
-		Limits: core.Limits{
-			Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
-			Replays: settings.Replays, Seen: settings.Seen, Pending: settings.Pending,
-		},
-	})
+	c, err := newCore(settings, core.Config{Platform: p, Keys: keys, Home: home, Settings: state.Settings, Date: state.Date})
 	if err != nil {
 		return err
 	}
@@ -103,10 +133,25 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 	if err != nil {
 		return err
 	}
-	if err := cage.shut(stderr); err != nil {
+	if err := cage.Shut(stderr); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "ehsm-core: serves domain %s under manifest %d on %s\n", keys.Domain(), state.Version, settings.Listen)
+	return answer(ctx, settings, ln, c, state, stderr)
+}
+
+// newCore makes a core of what the caller knows and of the host's sizes.
+func newCore(settings config.Core, cfg core.Config) (*core.Core, error) {
+	cfg.Version, cfg.GitSHA = api.Version, api.Commit()
+	cfg.Limits = core.Limits{
+		Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
+		Replays: settings.Replays, Seen: settings.Seen, Pending: settings.Pending,
+	}
+	return core.New(cfg)
+}
+
+// answer serves the manager until ctx ends.
+func answer(ctx context.Context, settings config.Core, ln net.Listener, c *core.Core, state *manifest.State, stderr io.Writer) error {
+	fmt.Fprintf(stderr, "ehsm-core: serves domain %s under manifest %d on %s\n", state.Domain, state.Version, settings.Listen)
 	return serve.Serve(ctx, ln, c, serve.Options{
 		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive, Slow: core.Slow,
 	})

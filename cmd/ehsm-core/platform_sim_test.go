@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
@@ -59,22 +58,6 @@ func TestSimulatorSaysWhatItIs(t *testing.T) {
 		if !strings.Contains(stderr.String(), text) {
 			t.Errorf("no %q in %s", text, &stderr)
 		}
-	}
-}
-
-// A machine in a directory is no platform any more: whoever opens it would be
-// measured by himself.
-func TestSimulatorNeedsItsDaemon(t *testing.T) {
-	var stderr bytes.Buffer
-	_, err := openSim(t.Context(), t.TempDir(), &stderr)
-	if !errors.Is(err, tee.ErrNoPlatform) || !strings.Contains(err.Error(), "ehsm-simtee serve --dir") {
-		t.Errorf("a directory: got %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err = openSim(ctx, filepath.Join(t.TempDir(), "s"), &stderr)
-	if !errors.Is(err, tee.ErrNoPlatform) || !strings.Contains(err.Error(), "ehsm-simtee") {
-		t.Errorf("no daemon: got %v", err)
 	}
 }
 

@@ -1,6 +1,9 @@
 package config
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Core are the settings of ehsm-core. They are paths and sizes: what decides
 // security comes from the manifest. They come from the environment only.
@@ -9,6 +12,10 @@ type Core struct {
 	Domain   string // directory with the genesis, later manifests and the sealed DomainKey
 	Platform string // name of the TEE
 	Sim      string // socket of ehsm-simtee
+
+	DKeyCache  string   // stream address of the node's dkeycache; empty: a node of its own
+	DomainID   [32]byte // that the domain must have; zero: any
+	Collateral string   // file
 
 	Apps, Keys                int // opened records in memory
 	ReplaysPerTenant, Replays int // remembered requests
@@ -20,7 +27,10 @@ type Core struct {
 func (c *Core) table() []setting {
 	return []setting{
 		{"EHSM_CORE_LISTEN", "unix:/run/ehsm/core.sock", "address for the manager: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
-		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json, manifest-N.json and domainkey.sealed", text(&c.Domain)},
+		{"EHSM_CORE_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json, manifest-N.json and domainkey.sealed; not with EHSM_CORE_DKEYCACHE", text(&c.Domain)},
+		{"EHSM_CORE_DKEYCACHE", "", "address of this machine's ehsm-dkeycache, from which the core has the DomainKey and all manifests: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.DKeyCache)},
+		{"EHSM_CORE_DOMAIN_ID", "", "with EHSM_CORE_DKEYCACHE: domain id, 64 hex digits; a dkeycache of another domain is refused", domainID(&c.DomainID)},
+		{"EHSM_CORE_COLLATERAL", "", "with EHSM_CORE_DKEYCACHE, on platforms without local reports (tsm): file with the collateral of this machine's platform", text(&c.Collateral)},
 		{"EHSM_CORE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_CORE_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
 		{"EHSM_CORE_APPS", "16384", "opened tenants kept in memory", number(&c.Apps, 16)},
@@ -39,6 +49,16 @@ func LoadCore(getenv func(string) string) (Core, error) {
 	errs := []error{load(c.table(), getenv)}
 	if c.Platform == "sim" && c.Sim == "" {
 		errs = append(errs, missing("EHSM_CORE_SIM", "name the socket of ehsm-simtee, which serves a simulated machine such as ehsm dev makes"))
+	}
+	switch {
+	case c.DKeyCache != "" && getenv("EHSM_CORE_DOMAIN") != "":
+		errs = append(errs, fmt.Errorf("%w: EHSM_CORE_DOMAIN and EHSM_CORE_DKEYCACHE are both set; the DomainKey comes from one of them", ErrSetting))
+	case c.DKeyCache == "" && c.DomainID != [32]byte{}:
+		errs = append(errs, fmt.Errorf("%w: EHSM_CORE_DOMAIN_ID is for EHSM_CORE_DKEYCACHE, which is not set", ErrSetting))
+	case c.DKeyCache == "" && c.Collateral != "":
+		errs = append(errs, fmt.Errorf("%w: EHSM_CORE_COLLATERAL is for EHSM_CORE_DKEYCACHE, which is not set", ErrSetting))
+	case c.DKeyCache != "" && c.Platform == "tsm" && c.Collateral == "":
+		errs = append(errs, missing("EHSM_CORE_COLLATERAL", "name the file, as ehsm attest collateral writes it"))
 	}
 	return c, errors.Join(errs...)
 }

@@ -50,13 +50,16 @@ func describe(table []setting) string {
 	return b.String()
 }
 
-// Markdown lists the settings of both programs for docs/settings.md.
+// Markdown lists the settings of all programs for docs/settings.md.
 func Markdown() string {
 	var b strings.Builder
 	for _, program := range []struct {
 		name  string
 		table []setting
-	}{{"ehsm-kms", new(KMS).table()}, {"ehsm-core", new(Core).table()}} {
+	}{
+		{"ehsm-kms", new(KMS).table()}, {"ehsm-core", new(Core).table()},
+		{"ehsm-dkeycache", new(DKeyCache).table()}, {"ehsm-dkeyserver", new(DKeyServer).table()},
+	} {
 		fmt.Fprintf(&b, "## %s\n\n| variable | default | meaning |\n|---|---|---|\n", program.name)
 		for _, s := range program.table {
 			normal := ""

@@ -37,6 +37,7 @@ var rules = []struct {
 	{"internal/host/collateral", []string{"api", "internal/wire", "internal/config", "internal/attest"}},
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
 	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted"}},
+	{"internal/trusted/launch", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted", "internal/harden"}},
 	{"internal/layout", nil},
 	{"internal/harden", []string{"internal/harden"}},
 	{"deploy", nil},
@@ -44,6 +45,8 @@ var rules = []struct {
 	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/harden", "internal/host/dev", "internal/host/collateral", "cmd/ehsm"}},
 	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/host"}},
 	{"cmd/ehsm-simtee", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted/tee", "internal/trusted/secret", "internal/attest"}},
+	{"cmd/ehsm-dkeycache", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
+	{"cmd/ehsm-dkeyserver", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
 	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted"}},
 }
 
@@ -100,7 +103,10 @@ func ruleFor(path string) (imports []string, ok bool) {
 	return rules[best].imports, true
 }
 
-// tagSets are the ways in which the TEE program is built, each with the list of
+// teePrograms are what runs in TEEs.
+var teePrograms = []string{module + "/cmd/ehsm-core", module + "/cmd/ehsm-dkeycache", module + "/cmd/ehsm-dkeyserver"}
+
+// tagSets are the ways in which the TEE programs are built, each with the list of
 // what it links.
 var tagSets = []struct{ tags, file string }{
 	{"", "../../trusted-deps.txt"},
@@ -151,7 +157,12 @@ func TestOnlyDevJoinsTheTrees(t *testing.T) {
 
 func deps(t *testing.T, target, tags string) (standard, ours, others []string) {
 	t.Helper()
-	for _, p := range list(t, "-tags="+tags, "-deps", target) {
+	return depsOf(t, tags, target)
+}
+
+func depsOf(t *testing.T, tags string, targets ...string) (standard, ours, others []string) {
+	t.Helper()
+	for _, p := range list(t, append([]string{"-tags=" + tags, "-deps"}, targets...)...) {
 		switch {
 		case p.Standard:
 			standard = append(standard, p.ImportPath)
@@ -171,7 +182,7 @@ func deps(t *testing.T, target, tags string) (standard, ours, others []string) {
 // UPDATE_TRUSTED_DEPS=1 and say in the commit why the change is worth reviewing.
 func TestTrustedDependencies(t *testing.T) {
 	for _, set := range tagSets {
-		_, ours, others := deps(t, module+"/cmd/ehsm-core", set.tags)
+		_, ours, others := depsOf(t, set.tags, teePrograms...)
 		got := strings.Join(append(ours, others...), "\n") + "\n"
 		if os.Getenv("UPDATE_TRUSTED_DEPS") != "" {
 			if err := os.WriteFile(set.file, []byte(got), 0o644); err != nil {
@@ -183,7 +194,7 @@ func TestTrustedDependencies(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got != string(want) {
-			t.Errorf("what the TEE program links with tags %q differs from %s; got:\n%s", set.tags, filepath.Base(set.file), got)
+			t.Errorf("what the TEE programs link with tags %q differs from %s; got:\n%s", set.tags, filepath.Base(set.file), got)
 		}
 	}
 }
@@ -192,26 +203,26 @@ func TestTrustedDependencies(t *testing.T) {
 // the client of a quote service that is never called.
 var egoLinks = []string{"net/http"}
 
-func TestCoreLinksNoServerAndNoDatabase(t *testing.T) {
+func TestTEEProgramsLinkNoServerAndNoDatabase(t *testing.T) {
 	for _, set := range tagSets {
-		standard, ours, others := deps(t, module+"/cmd/ehsm-core", set.tags)
+		standard, ours, others := depsOf(t, set.tags, teePrograms...)
 		for _, p := range slices.Concat(standard, ours, others) {
 			if set.tags == "ego" && slices.Contains(egoLinks, p) {
 				continue
 			}
 			if p == "net/http" || p == "database/sql" || strings.Contains(p, "sqlite") || strings.Contains(p, "pgx") || in(module+"/internal/host", p) {
-				t.Errorf("ehsm-core with tags %q links %s", set.tags, p)
+				t.Errorf("a TEE program with tags %q links %s", set.tags, p)
 			}
 		}
 	}
 }
 
-// TestDefaultCoreIsPureGo keeps cgo out of the program that runs under Gramine.
-func TestDefaultCoreIsPureGo(t *testing.T) {
-	_, ours, others := deps(t, module+"/cmd/ehsm-core", "")
+// TestDefaultProgramsArePureGo keeps cgo out of the programs that run under Gramine.
+func TestDefaultProgramsArePureGo(t *testing.T) {
+	_, ours, others := depsOf(t, "", teePrograms...)
 	for _, p := range list(t, slices.Concat(ours, others)...) {
 		if slices.Contains(p.Imports, "C") || slices.Contains(p.Imports, "runtime/cgo") {
-			t.Errorf("ehsm-core uses cgo in %s", p.ImportPath)
+			t.Errorf("a TEE program uses cgo in %s", p.ImportPath)
 		}
 	}
 }

@@ -48,7 +48,8 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator),
-		"./cmd/ehsm", "./cmd/ehsm-simtee", "./cmd/ehsm-core", "./cmd/ehsm-kms")
+		"./cmd/ehsm", "./cmd/ehsm-simtee", "./cmd/ehsm-core", "./cmd/ehsm-kms",
+		"./cmd/ehsm-dkeycache", "./cmd/ehsm-dkeyserver")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)

@@ -59,6 +59,7 @@ type target struct {
 
 	audit    string   // directory of the trail
 	settings []string // of ehsm-kms, over the usual ones
+	joins    *node    // of a domain of several nodes; nil: the core has a domain of its own
 
 	mu      sync.Mutex
 	url     string
@@ -168,6 +169,11 @@ func (g *target) launch(t testing.TB, name string) {
 		g.awaitText(t, name, printed, servesMachine)
 		return
 	case partCore:
+		if g.joins != nil {
+			g.parts[name] = spawnFile(t, g.out, g.environ(g.joins.coreSettings(g.core)...), g.joins.program(partCore))
+			g.awaitText(t, name, printed, servesDomain)
+			return
+		}
 		g.parts[name] = spawn(t, g.out, g.environ(
 			"EHSM_CORE_LISTEN="+g.core, "EHSM_CORE_DOMAIN="+g.data("domain"), "EHSM_CORE_SIM="+g.tee()), name)
 		g.awaitText(t, name, printed, servesDomain)

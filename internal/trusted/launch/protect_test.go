@@ -1,4 +1,4 @@
-package main
+package launch
 
 import (
 	"bytes"
@@ -12,7 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ehsm-kms/ehsm/internal/harden"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
+
+// testProgram is a core's, for its name.
+var testProgram = Program{Name: "ehsm-core", Prefix: "EHSM_CORE_", Product: tee.ProductCore, SVN: 1}
 
 const cageEnv = "EHSM_TEST_CAGE_OF"
 
@@ -50,11 +54,11 @@ func TestCage(t *testing.T) {
 
 // cagedProcess tells what it can do, and ends by executing a program if it can.
 func cagedProcess(t *testing.T, platform string) {
-	c := newCage(platform, true)
-	if err := c.hide(); err != nil {
+	c := testProgram.NewCage(platform, true, false)
+	if err := c.Hide(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.shut(os.Stdout); err != nil {
+	if err := c.Shut(os.Stdout); err != nil {
 		t.Fatal(err)
 	}
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
@@ -74,10 +78,11 @@ func text(err error) string {
 func TestHomeOfKeys(t *testing.T) {
 	for platform, ordinary := range map[string]bool{"sim": false, "tsm": false, "gramine": true, "ego": true} {
 		var stderr bytes.Buffer
-		home, err := openHome(platform, &stderr)
+		home, err := testProgram.OpenHome(platform, &stderr)
 		if err != nil {
 			t.Fatal(err)
 		}
+		testProgram.DescribeHome(home, &stderr)
 		if got := strings.Contains(stderr.String(), "keys in ordinary memory"); got != ordinary {
 			t.Errorf("%s: %s", platform, &stderr)
 		}

@@ -1,6 +1,6 @@
 //go:build !tsm
 
-package main
+package launch
 
 import (
 	"fmt"
@@ -8,6 +8,6 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
 
-func openTSM() (tee.Platform, error) {
+func (p Program) openTSM() (tee.Platform, error) {
 	return nil, fmt.Errorf("%w: tsm is not built into this program; build it with -tags tsm", tee.ErrNoPlatform)
 }

@@ -1,6 +1,6 @@
 //go:build !ego
 
-package main
+package launch
 
 import (
 	"fmt"
@@ -8,6 +8,6 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
 
-func openEGo() (tee.Platform, error) {
+func (p Program) openEGo() (tee.Platform, error) {
 	return nil, fmt.Errorf("%w: ego is not built into this program; build it with -tags ego", tee.ErrNoPlatform)
 }

@@ -1,16 +1,16 @@
 //go:build tsm
 
-package main
+package launch
 
 import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/tsm"
 )
 
-func openTSM() (tee.Platform, error) {
+func (p Program) openTSM() (tee.Platform, error) {
 	client, err := tsm.Client()
 	if err != nil {
 		return nil, err
 	}
-	return tsm.Open(client, tee.ProductCore, svn)
+	return tsm.Open(client, p.Product, p.SVN)
 }

@@ -1,10 +1,10 @@
 //go:build ego
 
-package main
+package launch
 
 import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/ego"
 )
 
-func openEGo() (tee.Platform, error) { return ego.Open(tee.ProductCore, svn) }
+func (p Program) openEGo() (tee.Platform, error) { return ego.Open(p.Product, p.SVN) }

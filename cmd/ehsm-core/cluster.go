@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/channel/local"
+	"github.com/ehsm-kms/ehsm/internal/trusted/core"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
+	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+)
+
+// cacheHeartbeat is how often the core asks the dkeycache for what is new: for a
+// manifest, or that the DomainKey is no longer its.
+const cacheHeartbeat = time.Second
+
+// A member is a core whose DomainKey comes from the node's dkeycache.
+type member struct {
+	settings config.Core
+	platform tee.Platform
+	known    *provision.Known
+	holder   *provision.Holder
+	stderr   io.Writer
+	log      *slog.Logger
+}
+
+// join serves the domain of the node's dkeycache whenever it has the DomainKey.
+// Nobody is listened to in the meantime, so that the manager knows.
+func join(ctx context.Context, settings config.Core, p tee.Platform, cage *launch.Cage, stderr io.Writer) error {
+	if err := cage.Shut(stderr); err != nil {
+		return err
+	}
+	m := &member{
+		settings: settings, platform: p, stderr: stderr, log: slog.New(slog.NewTextHandler(stderr, nil)),
+		known:  provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
+		holder: provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
+	}
+	fmt.Fprintf(stderr, "ehsm-core: waits for the DomainKey from %s\n", settings.DKeyCache)
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { m.client().Run(ctx) })
+	defer m.holder.Release()
+	for {
+		keys, lost, err := m.holder.Wait(ctx)
+		if err != nil {
+			return nil // ctx has ended
+		}
+		if err := m.serve(ctx, keys, lost); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// client is that of the dkeycache.
+func (m *member) client() *provision.Client {
+	own := channel.Config{}
+	if a, ok := m.platform.(tee.Attester); ok && m.settings.Collateral != "" {
+		own.Attester, own.Collateral = a, provision.CollateralFile(m.settings.Collateral)
+	}
+	dialer := new(net.Dialer)
+	return &provision.Client{
+		Role: channel.Core, Holder: m.holder, Domain: m.known, Channel: own, Servers: []string{m.settings.DKeyCache},
+		Dial: func(ctx context.Context, server string) (net.Conn, error) {
+			network, address, err := config.ParseAddress(server)
+			if err != nil {
+				return nil, err
+			}
+			return dialer.DialContext(ctx, network, address)
+		},
+		Join: func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
+			return local.Client(ctx, conn, m.platform, cfg)
+		},
+		Platform: m.platform, Leased: true, Every: cacheHeartbeat, Log: m.log,
+	}
+}
+
+// serve runs one core until ctx ends, its keys are lost, or there is a newer
+// manifest, which another core has to read.
+func (m *member) serve(ctx context.Context, keys *domainkey.Keyring, lost <-chan struct{}) error {
+	d := m.known.Get()
+	changed, state := d.Changed(), d.State()
+	home, err := program.OpenHome(m.settings.Platform, m.stderr)
+	if err != nil {
+		return err
+	}
+	defer home.Close() // after everything that uses keys
+	program.DescribeHome(home, m.stderr)
+	c, err := newCore(m.settings, core.Config{Platform: m.platform, Keys: keys, Home: home, Settings: state.Settings, Date: d.Floor(), Clock: d.Now})
+	if err != nil {
+		return err
+	}
+	ln, err := serve.Listen(m.settings.Listen)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- answer(ctx, m.settings, ln, c, state, m.stderr) }()
+	select {
+	case err = <-done:
+		return err
+	case <-lost:
+	case <-changed:
+		m.log.Info("starts again under a newer manifest")
+	}
+	cancel()
+	err = <-done
+	if isClosed(lost) {
+		m.log.Error("the DomainKey is gone", "why", fmt.Sprint(m.holder.Release()))
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

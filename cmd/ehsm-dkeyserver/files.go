@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
+)
+
+// WaitingFile, in the domain's directory, lists the machines that the manifest does
+// not admit.
+const WaitingFile = "waiting.json"
+
+// look is how often the directory is looked at.
+const look = time.Second
+
+// watch takes manifests that operators put into the directory, and writes there
+// what came from peers, until ctx ends.
+func (s *server) watch(ctx context.Context) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	var seen time.Time // of the directory
+	var kept uint64    // version that is written
+	for {
+		if d := s.known.Get(); d != nil {
+			if at := changedAt(s.settings.Domain); !at.Equal(seen) {
+				seen = at
+				s.read(d)
+			}
+			if version := d.Manifest(); version != kept {
+				if err := s.write(d); err != nil {
+					s.log.Error("manifests are not written", "why", err.Error())
+				}
+				kept = version
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// changedAt is when names in a directory changed last.
+func changedAt(dir string) time.Time {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+func (s *server) read(d *provision.Domain) {
+	files, err := domainkey.Files(s.settings.Domain)
+	if err != nil {
+		if !os.IsNotExist(err) {
+			s.log.Warn("manifests are not read", "why", err.Error())
+		}
+		return
+	}
+	s.add(d, files[1:])
+}
+
+// write puts into the directory what is not there.
+func (s *server) write(d *provision.Domain) error {
+	return d.Each(func(version uint64, file []byte) error {
+		if have, err := domainkey.ReadManifest(s.settings.Domain, version); err == nil && string(have) == string(file) {
+			return nil
+		}
+		return domainkey.WriteManifest(s.settings.Domain, version, file)
+	})
+}
+
+// writeWaiting keeps the list of machines that wait.
+func (s *server) writeWaiting(list []byte) {
+	s.log.Warn("a machine waits for admission", "list", filepath.Join(s.settings.Domain, WaitingFile))
+	if err := os.WriteFile(filepath.Join(s.settings.Domain, WaitingFile), list, 0o600); err != nil {
+		s.log.Error("the list of waiting machines is not written", "why", err.Error())
+	}
+}

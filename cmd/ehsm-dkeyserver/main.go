@@ -1,0 +1,80 @@
+// Command ehsm-dkeyserver makes the DomainKey of a domain, keeps it sealed, and
+// hands it to attested programs of the domain. It runs in a TEE. Its import block
+// is evidence: no web server, no database.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+)
+
+// program is what seal keys and the domain's manifest know this program by. An
+// enclave must be signed so.
+var program = launch.Program{Name: "ehsm-dkeyserver", Prefix: "EHSM_DKEYSERVER_", Product: tee.ProductDKeyServer, SVN: 1}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr, true))
+}
+
+const help = `ehsm-dkeyserver makes the DomainKey of a domain and hands it to the programs
+that the domain's manifest admits: to ehsm-dkeycache on each node, and to other
+dkeyservers. It runs in a TEE and looks into the TEE of each of them first.
+
+  ehsm-dkeyserver init DRAFT
+        Make a domain in EHSM_DKEYSERVER_DOMAIN, which must not exist: its
+        DomainKey, sealed for this machine, and its genesis, which is DRAFT
+        completed with the domain's public key. Print the domain id. Operators
+        sign genesis.json next; until a quorum has, nothing is served.
+  ehsm-dkeyserver serve
+        Serve the domain. One that lost its DomainKey ends; it never makes
+        another. A worker that has none yet waits until a dkeyserver of
+        EHSM_DKEYSERVER_PEERS gives it one, and then serves without them.
+        Machines that ask and that the manifest does not admit are in
+        waiting.json of the domain's directory.
+
+Outside of enclaves it keeps keys in memory that the kernel shows to nobody, dumps
+no core, and can start no programs; at start it says what it has got.
+
+Settings, all from the environment:
+`
+
+// run does what args say. Confined, the process can do nothing else afterwards,
+// which is no life for one that runs tests.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer, confined bool) int {
+	if len(args) == 0 {
+		args = []string{"serve"}
+	}
+	var err error
+	switch {
+	case args[0] == "--help" || args[0] == "-h" || args[0] == "help":
+		fmt.Fprint(stdout, help, config.DescribeDKeyServer())
+		return 0
+	case args[0] == "--version" || args[0] == "version":
+		fmt.Fprintln(stdout, "ehsm-dkeyserver", api.Version, api.Commit())
+		return 0
+	case args[0] == "init" && len(args) == 2:
+		err = initialize(ctx, args[1], getenv, stdout, stderr)
+	case args[0] == "serve" && len(args) == 1:
+		config.TuneCollector(ctx, getenv, 200)
+		err = serve(ctx, getenv, stderr, confined)
+	default:
+		fmt.Fprintf(stderr, "ehsm-dkeyserver: unknown arguments %q\nehsm-dkeyserver: hint: ehsm-dkeyserver --help\n", args)
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "ehsm-dkeyserver: %v\n", err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
+	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+)
+
+// errSettings is returned where the host's settings lead to another platform than
+// the measured ones.
+var errSettings = errors.New("the measured configuration has another platform")
+
+// A server is the running program.
+type server struct {
+	settings config.DKeyServer
+	platform tee.Platform
+	known    *provision.Known
+	holder   *provision.Holder
+	channel  channel.Config
+	log      *slog.Logger
+}
+
+func serve(ctx context.Context, getenv func(string) string, stderr io.Writer, confined bool) error {
+	settings, err := config.LoadDKeyServer(getenv)
+	if err != nil {
+		return err
+	}
+	cage := program.NewCage(settings.Platform, confined, true)
+	p, err := program.Open(ctx, settings.Platform, settings.Sim, stderr)
+	if err != nil {
+		return err
+	}
+	if err := cage.Hide(); err != nil {
+		return err
+	}
+	if measured, ok := launch.Measured(p, getenv); ok {
+		host := settings
+		if settings, err = config.LoadDKeyServer(measured); err != nil {
+			return fmt.Errorf("measured configuration: %w", err)
+		}
+		if settings.Platform != host.Platform || settings.Sim != host.Sim {
+			return errSettings
+		}
+	}
+	s, err := open(settings, p, stderr)
+	if err != nil {
+		return err
+	}
+	defer s.holder.Release()
+	ln, err := net.Listen("tcp", settings.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer ln.Close()
+	if err := cage.Shut(stderr); err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "ehsm-dkeyserver: serves as %s on %s\n", settings.Role, ln.Addr())
+	return s.run(ctx, ln)
+}
+
+// open finds out what is in the domain's directory.
+func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server, error) {
+	attester, ok := p.(tee.Attester)
+	if !ok {
+		return nil, fmt.Errorf("%w: platform %s makes no quotes", tee.ErrNoPlatform, p.Name())
+	}
+	s := &server{
+		settings: settings, platform: p,
+		known:   provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
+		holder:  provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
+		channel: channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)},
+		log:     slog.New(slog.NewTextHandler(stderr, nil)),
+	}
+	files, err := domainkey.Files(settings.Domain)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && settings.Role == config.RoleWorker:
+		if settings.DomainID == [32]byte{} {
+			return nil, fmt.Errorf("%w: EHSM_DKEYSERVER_DOMAIN_ID is not set, and there is no genesis in %s", config.ErrSetting, settings.Domain)
+		}
+		return s, os.MkdirAll(settings.Domain, 0o700)
+	case err != nil:
+		return nil, err
+	}
+	d, err := s.known.Learn(files[:1])
+	if err != nil {
+		return nil, fmt.Errorf("genesis in %s: %w", settings.Domain, err)
+	}
+	s.add(d, files[1:])
+	err = s.holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
+		return domainkey.Unseal(settings.Domain, p, home, d.State())
+	})
+	if err != nil && settings.Role == config.RoleWorker {
+		s.log.Info("no DomainKey here yet", "why", err.Error())
+		err = nil
+	}
+	return s, err
+}
+
+// add takes those of some manifests that follow.
+func (s *server) add(d *provision.Domain, files [][]byte) {
+	for _, f := range files {
+		newer, err := d.Add([][]byte{f})
+		if err != nil {
+			s.log.Warn("manifest refused", "in", s.settings.Domain, "why", err.Error())
+		}
+		if newer {
+			s.log.Info("manifest in force", "version", d.Manifest())
+		}
+	}
+}
+
+// run serves until ctx ends.
+func (s *server) run(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { s.watch(ctx) })
+	beside.Go(func() {
+		s.holder.Forget(ctx, func(why error) { s.log.Error("the DomainKey is gone", "why", why.Error()) })
+	})
+	if s.settings.Role == config.RoleWorker {
+		beside.Go(func() { s.client().Run(ctx) })
+	}
+	return (&provision.Server{
+		Role: channel.DKeyServer, Holder: s.holder, Domain: s.known.Get, Channel: s.channel, Join: channel.Server,
+		Log: s.log, Waiting: provision.NewWaiting(s.writeWaiting), Connections: s.settings.Connections,
+	}).Serve(ctx, ln)
+}
+
+// client is the worker's, of the other dkeyservers.
+func (s *server) client() *provision.Client {
+	dialer := new(net.Dialer)
+	return &provision.Client{
+		Role: channel.DKeyServer, Holder: s.holder, Domain: s.known, Channel: s.channel, Join: channel.Client,
+		Dial: func(ctx context.Context, server string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", server)
+		},
+		Servers: s.settings.Peers, Platform: s.platform, Every: s.settings.Heartbeat, Keep: s.keep, Log: s.log,
+	}
+}
+
+// keep seals a DomainKey that came from another dkeyserver. Without a seal key it
+// is fetched again at each start.
+func (s *server) keep(k *domainkey.Keyring) error {
+	err := k.Seal(s.settings.Domain, s.platform)
+	if errors.Is(err, tee.ErrNoSealKey) {
+		s.log.Warn("the DomainKey is kept in memory only", "why", err.Error())
+		return nil
+	}
+	if err == nil {
+		s.log.Info("has the DomainKey", "versions", k.Current())
+	}
+	return err
+}
