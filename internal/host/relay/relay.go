@@ -26,7 +26,8 @@ type Store interface {
 	// List returns the rows that are not hidden, ordered by id, after a given one.
 	List(ctx context.Context, q wire.Query, after wire.UUID) ([]store.Row, error)
 	// Apply stores all of a change, durably, or nothing. Apart from
-	// store.ErrConflict and store.ErrReplayed an error leaves the outcome unknown.
+	// store.ErrConflict, store.ErrReplayed and store.ErrUnstored an error leaves the
+	// outcome unknown.
 	Apply(ctx context.Context, c store.Change) error
 }
 
@@ -35,7 +36,8 @@ type Store interface {
 type Settler interface {
 	// Settle tries a change again of which Apply could not tell the outcome. It
 	// returns nil if the change is stored, store.ErrConflict or store.ErrReplayed if
-	// nothing of it is nor will be; any other error leaves the outcome unknown.
+	// nothing of it is nor will be, and store.ErrUnstored if it has not stored it
+	// itself; any other error leaves the outcome unknown.
 	Settle(ctx context.Context, c store.Change) error
 }
 

@@ -215,30 +215,38 @@ func (s *settlingStore) Settle(ctx context.Context, c store.Change) error {
 
 // TestSettle has a store tell late what became of a change.
 func TestSettle(t *testing.T) {
+	unstored := fmt.Errorf("%w: %w", store.ErrUnstored, errDisk)
 	for name, row := range map[string]struct {
+		apply  error
 		settle []error
 		code   int
 		told   []wire.Outcome
+		takes  bool // all the time that there is
 	}{
-		"it is stored now":            {[]error{nil}, 200, []wire.Outcome{wire.Stored}},
-		"it is, after some trouble":   {[]error{errDisk, errDisk, nil}, 200, []wire.Outcome{wire.Stored}},
-		"another node had it":         {[]error{store.ErrReplayed}, 400, []wire.Outcome{wire.Replayed}},
-		"another change was there":    {[]error{store.ErrConflict}, 200, []wire.Outcome{wire.Conflict, wire.Stored}},
-		"nobody can tell for so long": {slices.Repeat([]error{errDisk}, 100), 500, []wire.Outcome{wire.Failed}},
+		"it is stored now":            {errDisk, []error{nil}, 200, []wire.Outcome{wire.Stored}, false},
+		"it is, after some trouble":   {errDisk, []error{errDisk, unstored, nil}, 200, []wire.Outcome{wire.Stored}, false},
+		"another node had it":         {errDisk, []error{store.ErrReplayed}, 400, []wire.Outcome{wire.Replayed}, false},
+		"another change was there":    {errDisk, []error{store.ErrConflict}, 200, []wire.Outcome{wire.Conflict, wire.Stored}, false},
+		"nobody can tell for so long": {errDisk, slices.Repeat([]error{errDisk}, 100), 500, []wire.Outcome{wire.Failed}, true},
+		"nor if it cannot be stored":  {errDisk, slices.Repeat([]error{unstored}, 100), 500, []wire.Outcome{wire.Failed}, true},
+		"not stored, and never":       {unstored, []error{unstored}, 400, []wire.Outcome{wire.Failed}, false},
+		"not stored at first":         {unstored, []error{nil}, 200, []wire.Outcome{wire.Stored}, false},
+		"not stored, then unknown":    {unstored, slices.Concat([]error{errDisk}, slices.Repeat([]error{unstored}, 100)), 500, []wire.Outcome{wire.Failed}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newRig(t, Options{StoreTimeout: 5 * time.Second})
+				const limit = 5 * time.Second
+				g := newRig(t, Options{StoreTimeout: limit})
 				g.sink.lossy = true
 				g.Relay.store = &settlingStore{g.store, row.settle}
-				lost := errDisk
+				lost := row.apply
 				g.store.beforeApply = func(context.Context, store.Change) (err error) { err, lost = lost, nil; return err }
 				began := time.Now()
 				r, err := g.do("Add", 1)
 				if r.Code != row.code || !slices.Equal(g.core.resolved, row.told) {
 					t.Errorf("got code %d, %v, core is told %v, want %d, %v", r.Code, err, g.core.resolved, row.code, row.told)
 				}
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > limit || row.takes != (took > limit/2) {
 					t.Errorf("it took %v", took)
 				}
 			})

@@ -74,7 +74,7 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 	if err != nil {
 		err = fmt.Errorf("store %d records: %w", len(a.Writes), err)
 		var lost error
-		if outcome, lost = r.settled(ctx, c); lost != nil {
+		if outcome, lost = r.settled(ctx, c, errors.Is(err, store.ErrUnstored)); lost != nil {
 			return fate{wire.Failed, errors.Join(err, fmt.Errorf("find out whether they are stored: %w", lost)), true}
 		}
 	}
@@ -101,9 +101,9 @@ func outcomeOf(err error) (wire.Outcome, error) {
 	return wire.Failed, err
 }
 
-// settled tells what has become of a change of unknown outcome. It tries until ctx
-// ends.
-func (r *Relay) settled(ctx context.Context, c store.Change) (o wire.Outcome, err error) {
+// settled tells what has become of a change after an error. It tries until ctx
+// ends, or once if it is known that nothing is stored yet.
+func (r *Relay) settled(ctx context.Context, c store.Change, known bool) (o wire.Outcome, err error) {
 	settler, able := r.store.(Settler)
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		if able {
@@ -111,7 +111,7 @@ func (r *Relay) settled(ctx context.Context, c store.Change) (o wire.Outcome, er
 		} else {
 			o, err = r.look(ctx, c.Writes)
 		}
-		if err == nil {
+		if known = known && errors.Is(err, store.ErrUnstored); err == nil || known {
 			return o, nil
 		}
 		select {

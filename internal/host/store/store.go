@@ -26,6 +26,9 @@ var (
 	ErrReplayed = errors.New("replay entry is already stored")
 	// ErrClosed says that the store was closed before it took the call.
 	ErrClosed = errors.New("store is closed")
+	// ErrUnstored says that the database or the network has failed, and that for
+	// certain nothing is stored. A store need not be able to tell.
+	ErrUnstored = errors.New("nothing was stored")
 	// ErrInvalid says that a change or a query breaks the rules of this
 	// package, such as a revision that does not grow. It is a bug of the
 	// caller.

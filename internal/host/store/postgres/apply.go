@@ -43,10 +43,11 @@ const (
 //
 // Nothing is stored if it returns store.ErrConflict (another revision is there),
 // store.ErrReplayed (the replay entry is there), store.ErrInvalid (see
-// store.Change.Check), or store.ErrClosed. The end of ctx counts only until the
-// change has a connection: after that the outcome is awaited, until the deadline of
-// ctx or the store's. After any other error the outcome is unknown, as the database
-// may have stored what it could not acknowledge.
+// store.Change.Check), or store.ErrUnstored (the database failed before the commit;
+// with store.ErrClosed the store has been closed). The end of ctx counts only until
+// the change has a connection: after that the outcome is awaited, until the deadline
+// of ctx or the store's. After any other error the outcome is unknown, as the
+// database may have stored what it could not acknowledge.
 //
 // c is not changed and not kept. See Settle for unknown outcomes.
 func (s *Store) Apply(ctx context.Context, c store.Change) error {
@@ -55,7 +56,7 @@ func (s *Store) Apply(ctx context.Context, c store.Change) error {
 	}
 	conn, err := s.acquire(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", store.ErrUnstored, err)
 	}
 	defer conn.Release()
 	within, cancel := s.finish(ctx)
@@ -135,11 +136,14 @@ func apply(ctx context.Context, conn *pgxpool.Conn, c *store.Change) (err error)
 		if _, e := conn.Exec(ctx, "ROLLBACK"); e != nil {
 			conn.Conn().Close(ctx) // the server then does it
 		}
-		return err
+		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrReplayed) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", store.ErrUnstored, err)
 	}
 	tag, err := conn.Exec(ctx, "COMMIT")
 	if err == nil && tag.String() != "COMMIT" {
-		return fmt.Errorf("transaction ended with %s", tag)
+		return fmt.Errorf("%w: transaction ended with %s", store.ErrUnstored, tag)
 	}
 	return err
 }

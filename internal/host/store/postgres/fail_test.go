@@ -182,3 +182,45 @@ func TestKilled(t *testing.T) {
 	}
 	t.Logf("%d acknowledged changes in 3 crashes", len(ids))
 }
+
+// TestUnstored: where no commit was asked for, it is certain that nothing is stored.
+func TestUnstored(t *testing.T) {
+	url := pgtest.Database(t)
+	s, other := mustOpen(t, url, Options{Connections: 2, Timeout: 300 * time.Millisecond}), mustOpen(t, url, Options{})
+	refuse := func(name string) {
+		t.Helper()
+		if err := s.Apply(t.Context(), creation(1, 7)); !errors.Is(err, store.ErrUnstored) {
+			t.Errorf("%s: got %v, want ErrUnstored", name, err)
+		}
+	}
+	for _, sql := range []string{"ALTER TABLE records ADD CHECK (revision > 1)", "ALTER TABLE records DROP CONSTRAINT records_revision_check"} {
+		if _, err := s.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(sql, "ADD") {
+			refuse("the server refuses a row, as it does when its disk is full")
+		}
+	}
+	tx, err := other.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE records"); err != nil {
+		t.Fatal(err)
+	}
+	refuse("a row is locked for too long")
+	tx.Rollback(t.Context())
+	for range 2 {
+		conn, err := s.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+	}
+	refuse("no connection is free")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Apply(ended, creation(1, 7)); !errors.Is(err, store.ErrUnstored) || !errors.Is(err, context.Canceled) {
+		t.Errorf("ended: got %v", err)
+	}
+}

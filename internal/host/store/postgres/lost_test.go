@@ -130,7 +130,7 @@ func TestSettle(t *testing.T) {
 		n++
 		c := creation(n, 7)
 		network.next.Store(tt.loss)
-		if err := s.Apply(t.Context(), c); err == nil || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrReplayed) {
+		if err := s.Apply(t.Context(), c); err == nil || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrReplayed) || errors.Is(err, store.ErrUnstored) {
 			t.Fatalf("%s: Apply: got %v, want an unknown outcome", name, err)
 		}
 		if tt.meanwhile != nil {
