@@ -122,7 +122,9 @@ func TestKeepAttested(t *testing.T) {
 		client, _ := join(t, cc, sc)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- client.KeepAttested(ctx, time.Hour, nil) }()
+		changed := make(chan struct{})
+		close(changed) // once
+		go func() { done <- client.KeepAttested(ctx, time.Hour, changed) }()
 		for n := range 3 {
 			cp.set(func(p *policy) { p.now = p.now.Add(time.Minute) })
 			<-time.After(time.Hour)

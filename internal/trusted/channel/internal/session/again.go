@@ -37,16 +37,19 @@ func (c *Conn) Reattest(ctx context.Context) error {
 	}
 }
 
-// KeepAttested calls Reattest at an interval, and whenever collateral or manifest
-// have changed, of which changed tells (nil: never). It returns when the channel
-// or ctx has ended.
+// KeepAttested calls Reattest at an interval, and for each value of changed, which
+// tells that collateral or manifest have changed (nil: never); once when it is
+// closed. It returns when the channel or ctx has ended.
 func (c *Conn) KeepAttested(ctx context.Context, every time.Duration, changed <-chan struct{}) error {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
-		case <-changed:
+		case _, more := <-changed:
+			if !more {
+				changed = nil
+			}
 		case <-c.ctx.Done():
 			return context.Cause(c.ctx)
 		case <-ctx.Done():
