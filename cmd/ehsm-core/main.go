@@ -26,9 +26,12 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// program is what seal keys and the domain's manifest know this program by. An
-// enclave must be signed so.
-var program = launch.Program{Name: "ehsm-core", Prefix: "EHSM_CORE_", Product: tee.ProductCore, SVN: 1}
+// svn is the security version of this program, which seal keys are bound to. An
+// enclave must be signed with it.
+const svn = 1
+
+// program is what seal keys and the domain's manifest know this program by.
+var program = launch.Program{Name: "ehsm-core", Prefix: "EHSM_CORE_", Product: tee.ProductCore, SVN: svn}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
