@@ -183,6 +183,10 @@ func TestCollateralGrace(t *testing.T) {
 	if r, err := s.verify(); err != nil || r.Stale {
 		t.Errorf("in the last second: got stale %v, %v", r.Stale, err)
 	}
+	s.options.CollateralGrace = -7 * day
+	if _, err := s.verify(); err != nil {
+		t.Errorf("in the last second, with a negative grace: %v", err)
+	}
 }
 
 func TestAcceptedVariants(t *testing.T) {

@@ -216,9 +216,9 @@ func TestRefusedCRLs(t *testing.T) {
 		"issuer chain: TCB signer": {func(s *scene) { s.collateral.PCKCRLIssuerChain = s.collateral.TCBInfoIssuerChain }, step, verify.ErrCRLIssuerChain},
 		"issuer chain: other name": {renewedCA(func(s *scene, tpl *x509.Certificate) *issue.Authority {
 			tpl.Subject.CommonName += " 2"
-			a, err := s.fleet.Root.Issue(tpl)
+			der, err := x509.CreateCertificate(rand.Reader, tpl, s.fleet.Root.Cert, s.fleet.PCKCA.Key.Public(), s.fleet.Root.Key)
 			s.must(err)
-			return a
+			return &issue.Authority{Cert: &x509.Certificate{Raw: der}}
 		}), step, verify.ErrCRLIssuerChain},
 		"issuer chain: other key": {renewedCA(func(s *scene, tpl *x509.Certificate) *issue.Authority {
 			a, err := s.fleet.Root.Issue(tpl)
