@@ -2,14 +2,7 @@ package e2e
 
 import (
 	"net/http"
-	"os"
 	"testing"
-	"time"
-
-	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
-	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
-	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
-	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // TestReplaySurvivesRestart is the second half of line 41: a body that was used
@@ -117,35 +110,4 @@ func (g *target) plain(t *testing.T, path string, status int) {
 	if resp.StatusCode != status {
 		t.Errorf("%s: got HTTP %d, want %d", path, resp.StatusCode, status)
 	}
-}
-
-// TestClosedDomainRefusesEnroll is the second half of line 33, which the core has
-// a test of in production mode too, where no platform is simulated: whether
-// anyone may enroll is a statement of the domain, not a setting of the host.
-func TestClosedDomainRefusesEnroll(t *testing.T) {
-	t.Parallel()
-	g := prepare(t, splitUnix)
-	for _, name := range []string{"domain", "ehsm.db", "ehsm.db-wal", "ehsm.db-shm", "audit"} {
-		if err := os.RemoveAll(g.data(name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	platform, err := sim.Open(g.data("sim"), tee.ProductCore, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := manifest.Defaults(manifest.Development)
-	closed.Enrollment = manifest.EnrollmentClosed
-	draft, operator, err := manifest.ThrowAway(closed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := domainkey.Create(g.data("domain"), platform, draft, time.Now(), operator); err != nil {
-		t.Fatal(err)
-	}
-	g.start(t)
-	for _, path := range []string{"/ehsm?Action=Enroll", "/ehsm/?Action=Enroll"} {
-		want(t, g.must(t, http.MethodGet, path, nil), 400, "enroll user info failed")
-	}
-	want(t, g.must(t, http.MethodGet, "/ehsm?Action=GetVersion", nil), 200, textSuccess)
 }

@@ -25,15 +25,22 @@ const (
 // that does not allow it: a simulated one, or a TEE in debug mode.
 var ErrSimulated = errors.New("this domain does not allow simulated platforms")
 
+// ErrRoot is returned for a draft that wants the DomainKey to be protected in
+// another way than Create does.
+var ErrRoot = errors.New("the DomainKey would be sealed by the platform")
+
 // Create makes a domain of a single node in dir, which must not exist: its
 // DomainKey, its signing key, the sealed bundle, and the genesis that completes
 // d. operators sign the genesis at once, those of a domain that nobody means to
 // keep; otherwise people do, and Open refuses the domain until they have. Errors:
-// ErrSimulated, tee.ErrNoSealKey, manifest.ErrInvalid.
+// ErrSimulated, ErrRoot, tee.ErrNoSealKey, manifest.ErrInvalid.
 func Create(dir string, p tee.Platform, d *manifest.Draft, now time.Time, operators ...crypto.Signer) error {
 	dir = filepath.Clean(dir) // "domain/" would be its own parent
 	if err := admit(p, &d.Settings); err != nil {
 		return err
+	}
+	if d.Root != manifest.Seal {
+		return fmt.Errorf("%w, and the draft asks for %s", ErrRoot, d.Root)
 	}
 	switch _, err := os.Lstat(dir); {
 	case err == nil:

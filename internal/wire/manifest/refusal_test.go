@@ -349,14 +349,19 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestTampering changes a signed manifest, a byte at a time.
+// TestTampering flips a bit in every third byte of a signed manifest.
 func TestTampering(t *testing.T) {
-	s := begin(t)
+	m := first()
+	m.Statement.Custodians, m.Statement.Recovery = nil, nil
+	s, err := Open(signed(t, m, 1, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
 	good := signed(t, follow(t, s, func(n *Statement) { n.Settings.Lease = 24 }), 1, 2)
-	for i := range good {
-		if i%17 != 0 && bytes.IndexByte(good[max(0, i-300):i], '\n') < 0 {
-			continue // within the long keys of custodians
-		}
+	if _, err := s.Next(good, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(good); i += 3 {
 		bad := bytes.Clone(good)
 		bad[i] ^= 1
 		if _, err := s.Next(bad, time.Time{}); err == nil {
