@@ -24,8 +24,8 @@ const (
 	minPoll = 10 * time.Millisecond  // also if the feed says that there is something
 
 	// connectTime is how long a question may take once remembered rows do not count
-	// in any case: a connection is several questions.
-	connectTime = 3 * time.Second
+	// in any case: a connection is several questions, perhaps to several hosts.
+	connectTime = 10 * time.Second
 )
 
 // A follower knows until when the row cache counts.

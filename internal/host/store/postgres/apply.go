@@ -247,11 +247,13 @@ const (
 	pruneStepText = "1000"
 )
 
+// By the clock of the server as well: one node whose clock is fast must not make
+// all others forget what they have executed.
 const pruneReplays = `DELETE FROM replays WHERE ctid = ANY (ARRAY(
-	SELECT ctid FROM replays WHERE until < $1 ORDER BY until LIMIT ` + pruneStepText + ` FOR UPDATE SKIP LOCKED))`
+	SELECT ctid FROM replays WHERE until < least($1, (extract(epoch FROM now()) * 1000)::bigint) ORDER BY until LIMIT ` + pruneStepText + ` FOR UPDATE SKIP LOCKED))`
 
 // PruneReplays drops the replay entries whose Until is below before, Unix
-// milliseconds, in steps of which each is a transaction. It returns how many it
+// milliseconds, and below the server's time, in steps of which each is a transaction. It returns how many it
 // has dropped, also beside an error. It also drops notes of changes that every
 // node has read, or must not rely on any more.
 func (s *Store) PruneReplays(ctx context.Context, before int64) (int, error) {

@@ -303,3 +303,25 @@ func TestRestored(t *testing.T) {
 		t.Errorf("at last: got %d notes", n)
 	}
 }
+
+// TestPruneByTwoClocks: a node whose clock is fast does not drop replay entries that
+// the others still need.
+func TestPruneByTwoClocks(t *testing.T) {
+	s := mustOpen(t, pgtest.Database(t), Options{})
+	now := time.Now()
+	for n, until := range []time.Time{now.Add(10 * time.Minute), now.Add(-10 * time.Minute)} {
+		c := store.Change{Replay: &wire.Replay{Tag: wire.Tag{byte(n)}, Until: until.UnixMilli()}}
+		if err := s.Apply(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		name  string
+		clock time.Time
+		want  int
+	}{{"slow", now.Add(-time.Hour), 0}, {"fast", now.Add(time.Hour), 1}} {
+		if n, err := s.PruneReplays(t.Context(), row.clock.UnixMilli()); n != row.want || err != nil {
+			t.Errorf("a clock that is %s: dropped %d, %v, want %d", row.name, n, err, row.want)
+		}
+	}
+}
