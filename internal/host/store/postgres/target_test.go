@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,25 @@ func TestTargetsRefused(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), Target{URL: "postgres://u@h/d", PasswordFile: dir + "/none"}, Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no password file: got %v", err)
+	}
+}
+
+// TestErrorsHideThePassword: neither those of a server that is not there, nor what is
+// said while it is waited for.
+func TestErrorsHideThePassword(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("geheim"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]Target{
+		"in the URL":   {URL: "postgres://u:geheim@127.0.0.1:1,127.0.0.1:2/d"},
+		"in the query": {URL: "postgres://u@127.0.0.1:1/d?password=geheim&sslpassword=geheim"},
+		"in a file":    {URL: "postgres://u@127.0.0.1:1/d", PasswordFile: file},
+	} {
+		_, err := Open(t.Context(), target, Options{})
+		if !Unreachable(err) || strings.Contains(fmt.Sprintf("%v %+v", err, err), "geheim") {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 
