@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		err = start(ctx, settings, getenv, stdout, stderr, confined)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "ehsm-core: %v\n", err)
+		fmt.Fprintln(stderr, "ehsm-core:", strings.ReplaceAll(err.Error(), "\n", "\nehsm-core: ")) // several settings may be wrong
 		return 1
 	}
 	return 0

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		err = start(ctx, settings, stderr, confined)
 	}
 	if err != nil && ctx.Err() == nil {
-		fmt.Fprintf(stderr, "ehsm-kms: %v\n", err)
+		fmt.Fprintln(stderr, "ehsm-kms:", strings.ReplaceAll(err.Error(), "\n", "\nehsm-kms: ")) // several settings may be wrong
 		return 1
 	}
 	return 0

@@ -38,6 +38,7 @@ func TestUsage(t *testing.T) {
 		"version":          {[]string{"--version"}, nil, 0, "ehsm-kms ", ""},
 		"unknown argument": {[]string{"--listen"}, nil, 2, "", "hint: ehsm-kms --help"},
 		"no certificate":   {nil, nil, 1, "", "EHSM_KMS_TLS_CERT is not set"},
+		"no key either":    {nil, nil, 1, "", "\nehsm-kms: invalid setting: EHSM_KMS_TLS_KEY is not set"},
 		"certificate gone": {nil, map[string]string{"EHSM_KMS_TLS_CERT": "/nowhere", "EHSM_KMS_TLS_KEY": "/nowhere"}, 1, "", "read the TLS certificate"},
 		"from a file":      {nil, map[string]string{"EHSM_KMS_CONFIG": file}, 1, "", "read the TLS certificate: open /nowhere"},
 		"file and more":    {nil, map[string]string{"EHSM_KMS_CONFIG": file, "EHSM_KMS_TLS_CERT": "/elsewhere"}, 1, "", "open /elsewhere"},
