@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest/diff"
 )
 
 func newDomain(a *app) *cobra.Command {
@@ -32,8 +33,9 @@ func newDomainKeygen(a *app) *cobra.Command {
 		Use:   "keygen --duty DUTY --name NAME --out FILE",
 		Short: "Make the key of an operator, custodian or administrator",
 		Long: `keygen makes a key pair. The private key is in FILE, which only you can read: keep
-it offline. The public key is in FILE.pub and on standard output: pass it on, and
-compare it by another way, such as the telephone.
+it offline. The public key is in FILE.pub and on standard output: pass it on. The
+fingerprint, on standard error, is what people compare by another way, such as the
+telephone; "ehsm domain manifest show" has that of everybody.
 
   operator       signs manifests: together, operators admit code and machines
   custodian      keeps a share of the recovery key
@@ -97,7 +99,10 @@ func (a *app) showPublic(d manifest.Duty, p manifest.Person) error {
 		Name string        `json:"name"`
 		Key  []byte        `json:"key"`
 		Line string        `json:"line"`
-	}{d, p.Name, p.Key, p.PublicText(d)}
+
+		Fingerprint string `json:"fingerprint"`
+	}{d, p.Name, p.Key, p.PublicText(d), diff.Fingerprint(p.Key)}
+	a.warn("fingerprint %s", v.Fingerprint)
 	return a.emit(v, v.Line)
 }
 

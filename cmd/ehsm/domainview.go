@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest/diff"
 )
 
 func newManifestShow(a *app) *cobra.Command {
@@ -39,10 +39,10 @@ type domainView struct {
 	Date      *time.Time `json:"date,omitempty"`
 	Hash      string     `json:"hash,omitempty"`
 	Previous  string     `json:"previous,omitempty"`
-	DomainKey string     `json:"domainKey,omitempty"`
+	DomainKey []byte     `json:"domainKey,omitempty"`
 	Recovery  bool       `json:"recovery"` // a recovery key was made
 	manifest.Terms
-	Signers []string `json:"signers,omitempty"` // keys in hex; not verified
+	Signers [][]byte `json:"signers,omitempty"` // their keys; not verified
 }
 
 func (d *document) view() domainView {
@@ -56,14 +56,14 @@ func (d *document) view() domainView {
 func domainViewOf(s *manifest.State, m *manifest.Manifest) domainView {
 	v := domainView{
 		Format: s.Format, Domain: s.Domain.String(), Version: s.Version, Date: &s.Date, Hash: s.Hash.String(),
-		DomainKey: hex.EncodeToString(s.DomainKey), Recovery: s.Recovery != nil, Terms: s.Terms,
+		DomainKey: s.DomainKey, Recovery: s.Recovery != nil, Terms: s.Terms,
 	}
 	if s.Previous != (manifest.Hash{}) {
 		v.Previous = s.Previous.String()
 	}
 	if m != nil {
 		for _, sig := range m.Signatures {
-			v.Signers = append(v.Signers, hex.EncodeToString(sig.Key))
+			v.Signers = append(v.Signers, sig.Key)
 		}
 	}
 	return v
@@ -80,7 +80,7 @@ func (v *domainView) text() string {
 		line("domain", "%s", v.Domain)
 		line("manifest", "version %d of %s", v.Version, v.Date.Format(time.RFC3339))
 		line("hash", "%s", v.Hash)
-		line("domain key", "%s", v.DomainKey)
+		line("domain key", "%x", v.DomainKey)
 	}
 	if v.Previous != "" {
 		line("replaces", "%s", v.Previous)
@@ -97,11 +97,10 @@ func (v *domainView) text() string {
 func (v *domainView) peopleText(line func(name, format string, args ...any)) {
 	line("root", "%s", v.Root)
 	quorum := func(name string, q *manifest.Quorum) {
-		var names []string
+		line(name, "%d of %d decide", q.Threshold, len(q.Members))
 		for _, p := range q.Members {
-			names = append(names, p.Name)
+			line("", "%s", person(p))
 		}
-		line(name, "%d of %d: %s", q.Threshold, len(q.Members), strings.Join(names, ", "))
 	}
 	if len(v.Operators.Members) == 0 {
 		line("operators", "none: the settings never change")
@@ -115,8 +114,12 @@ func (v *domainView) peopleText(line func(name, format string, args ...any)) {
 		line("recovery", "no key was made; custodians hold nothing")
 	}
 	if v.Administrator.Name != "" {
-		line("administrator", "%s", v.Administrator.Name)
+		line("administrator", "%s", person(v.Administrator))
 	}
+}
+
+func person(p manifest.Person) string {
+	return fmt.Sprintf("%s, key %s", p.Name, diff.Fingerprint(p.Key))
 }
 
 func (v *domainView) settingsText(line func(name, format string, args ...any)) {
@@ -126,12 +129,18 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 		line("simulation", "ALLOWED: keys are not protected by hardware")
 	}
 	line("trust roots", "%s", orNothing(strings.Join(s.TrustRoots, ", ")))
+	if len(s.Code) == 0 {
+		line("code", "none is admitted to a domain of several TEEs")
+	}
 	for _, c := range s.Code {
 		if c.MREnclave != (manifest.Hash{}) {
 			line("code", "%s with measurement %s", c.Role, c.MREnclave)
 		} else {
 			line("code", "%s of signer %s, product %d from version %d on", c.Role, c.MRSigner, c.Product, c.MinSVN)
 		}
+	}
+	if len(s.Platforms) == 0 && !s.AnyPlatform {
+		line("platforms", "none is admitted to a domain of several TEEs")
 	}
 	if s.AnyPlatform {
 		line("platforms", "ANY: an attestation key extracted from any machine is enough")
@@ -157,13 +166,11 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 }
 
 // signer names the owner of a key if the manifest itself has it.
-func (v *domainView) signer(key string) string {
-	if b, err := hex.DecodeString(key); err == nil {
-		if p, ok := v.Operators.Member(b); ok {
-			return p.Name
-		}
+func (v *domainView) signer(key []byte) string {
+	if p, ok := v.Operators.Member(key); ok {
+		return p.Name
 	}
-	return key
+	return "key " + diff.Fingerprint(key)
 }
 
 func texted[T ~string](list []T) []string {

@@ -83,18 +83,18 @@ func (c *changes) recovery(old, new *manifest.Recovery) {
 	switch {
 	case reflect.DeepEqual(old, new):
 	case old == nil:
-		c.add("recovery", Admits, "a recovery key, %s", fingerprint(new.PublicKey))
+		c.add("recovery", Admits, "a recovery key, %s", Fingerprint(new.PublicKey))
 	case new == nil:
 		c.add("recovery", Stricter, "no recovery key any more; what it was made for stays recoverable by it")
 	default:
-		c.add("recovery", Admits, "key %s -> %s", fingerprint(old.PublicKey), fingerprint(new.PublicKey))
+		c.add("recovery", Admits, "key %s -> %s", Fingerprint(old.PublicKey), Fingerprint(new.PublicKey))
 	}
 }
 
 func (c *changes) person(path string, old, new manifest.Person) {
 	switch {
 	case !bytes.Equal(old.Key, new.Key):
-		c.add(path, Admits, "%s (key %s) -> %s (key %s)", old.Name, fingerprint(old.Key), new.Name, fingerprint(new.Key))
+		c.add(path, Admits, "%s (key %s) -> %s (key %s)", old.Name, Fingerprint(old.Key), new.Name, Fingerprint(new.Key))
 	case old.Name != new.Name:
 		c.add(path, Neutral, "%s is called %s now, with the same key", old.Name, new.Name)
 	}
@@ -106,12 +106,12 @@ func (c *changes) quorum(path string, old, new *manifest.Quorum) {
 		if was, ok := old.Member(p.Key); ok {
 			c.person(path, was, p)
 		} else {
-			c.add(path, Admits, "%s with key %s", p.Name, fingerprint(p.Key))
+			c.add(path, Admits, "%s with key %s", p.Name, Fingerprint(p.Key))
 		}
 	}
 	for _, p := range old.Members {
 		if _, ok := new.Member(p.Key); !ok {
-			c.add(path, Stricter, "%s with key %s is out", p.Name, fingerprint(p.Key))
+			c.add(path, Stricter, "%s with key %s is out", p.Name, Fingerprint(p.Key))
 		}
 	}
 	if before, after := share(old), share(new); before != after {
@@ -129,8 +129,9 @@ func (c *changes) quorum(path string, old, new *manifest.Quorum) {
 
 func share(q *manifest.Quorum) string { return fmt.Sprintf("%d of %d", q.Threshold, len(q.Members)) }
 
-// fingerprint is the first half of a SHA-256, for people to compare.
-func fingerprint(b []byte) string {
+// Fingerprint is the first half of the SHA-256 of a public key, 32 hex digits, for
+// people to compare.
+func Fingerprint(b []byte) string {
 	sum := sha256.Sum256(b)
 	return fmt.Sprintf("%x", sum[:16])
 }
@@ -150,7 +151,7 @@ func (c *changes) settings(old, new *manifest.Settings) {
 	case new.SimRoot == nil:
 		c.add("settings.simRoot", Stricter, "no root for simulated platforms any more")
 	default:
-		c.add("settings.simRoot", Weaker, "quotes under the root %s for simulated platforms are genuine", fingerprint(new.SimRoot))
+		c.add("settings.simRoot", Weaker, "quotes under the root %s for simulated platforms are genuine", Fingerprint(new.SimRoot))
 	}
 	names(c, "settings.trustRoots", old.TrustRoots, new.TrustRoots, Weaker, Stricter)
 	c.code(old.Code, new.Code)
