@@ -41,6 +41,7 @@ func TestDecodeChain(t *testing.T) {
 		"line of 68":                {strings.Replace(text, "MDAw\n", "MDAwMDAw\n", 1), ErrPEM},
 		"space within":              {strings.Replace(text, "MDAwMDAw", "MDAw DAw", 1), ErrPEM},
 		"CR within":                 {strings.Replace(text, "MDAwMDAw", "MDAw\rDAw", 1), ErrPEM},
+		"CR after the last":         {strings.Replace(text, "MQ==\n", "MQ==\r\r\n", 1), ErrPEM},
 		"bits after the last":       {strings.Replace(text, "MQ==", "MR==", 1), ErrPEM},
 		"padding missing":           {strings.Replace(text, "MQ==", "MQ", 1), ErrPEM},
 		"empty block":               {block + pemEnd + "\n" + text, ErrPEM},
