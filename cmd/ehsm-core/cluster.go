@@ -122,7 +122,7 @@ func (m *member) serve(ctx context.Context, keys *domainkey.Keyring, lost <-chan
 	cancel()
 	err = <-done
 	if isClosed(lost) {
-		m.log.Error("the DomainKey is gone", "why", fmt.Sprint(m.holder.Release()))
+		m.log.Error("serves no longer", "why", fmt.Sprint(m.holder.Release()))
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,7 +27,9 @@ func (s *server) watch(ctx context.Context) {
 	var seen time.Time // of the directory
 	var kept uint64    // version that is written
 	for {
+		var changed <-chan struct{}
 		if d := s.known.Get(); d != nil {
+			changed = d.Changed()
 			if at := changedAt(s.settings.Domain); !at.Equal(seen) {
 				seen = at
 				s.read(d)
@@ -33,12 +37,15 @@ func (s *server) watch(ctx context.Context) {
 			if version := d.Manifest(); version != kept {
 				if err := s.write(d); err != nil {
 					s.log.Error("manifests are not written", "why", err.Error())
+				} else {
+					s.log.Info("manifests are written", "version", version)
 				}
 				kept = version
 			}
 		}
 		select {
 		case <-tick.C:
+		case <-changed:
 		case <-ctx.Done():
 			return
 		}
@@ -57,7 +64,7 @@ func changedAt(dir string) time.Time {
 func (s *server) read(d *provision.Domain) {
 	files, err := domainkey.Files(s.settings.Domain)
 	if err != nil {
-		if !os.IsNotExist(err) {
+		if !errors.Is(err, fs.ErrNotExist) {
 			s.log.Warn("manifests are not read", "why", err.Error())
 		}
 		return
@@ -77,8 +84,10 @@ func (s *server) write(d *provision.Domain) error {
 
 // writeWaiting keeps the list of machines that wait.
 func (s *server) writeWaiting(list []byte) {
-	s.log.Warn("a machine waits for admission", "list", filepath.Join(s.settings.Domain, WaitingFile))
-	if err := os.WriteFile(filepath.Join(s.settings.Domain, WaitingFile), list, 0o600); err != nil {
+	path := filepath.Join(s.settings.Domain, WaitingFile)
+	if err := os.WriteFile(path, list, 0o600); err != nil {
 		s.log.Error("the list of waiting machines is not written", "why", err.Error())
+		return
 	}
+	s.log.Warn("a machine waits for admission", "list", path)
 }

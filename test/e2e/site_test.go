@@ -319,6 +319,12 @@ func (n *node) cacheSettings() []string {
 	}
 }
 
+// startCore starts a core that has to wait for the DomainKey.
+func (n *node) startCore(t testing.TB) {
+	t.Helper()
+	n.g.parts[partCore] = spawnFile(t, n.g.out, n.g.environ(n.coreSettings(n.g.core)...), n.program(partCore))
+}
+
 // said waits until something of the machine has printed what re describes after the
 // first n bytes.
 func (n *node) said(t testing.TB, after int, re string) {

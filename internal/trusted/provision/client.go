@@ -146,17 +146,23 @@ func (c *Client) stay(ctx context.Context, server string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.self(ctx, d); err != nil {
-		return err
-	}
+	// One that is not admitted tries nevertheless: a dkeyserver lists machines that
+	// wait for admission.
+	removed := c.self(ctx, d)
 	cfg := c.Channel
 	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy = c.Role, servers(c.Role), d.State().Domain, d
 	changed := d.Changed()
 	ch, err := c.Join(limit, conn, &cfg)
+	if err != nil && removed != nil {
+		return fmt.Errorf("%w; %w", removed, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer ch.Close()
+	if removed != nil {
+		return removed
+	}
 	d.remember(ch.Peer())
 	c.Log.Info("joined", "server", server, "domain", d.State().Domain.String(), "platform", platformName(ch.Peer()))
 	ctx, cancel := context.WithCancel(ctx)

@@ -61,12 +61,12 @@ func TestRemoval(t *testing.T) {
 		}
 	}
 	for _, row := range []struct {
-		name       string
-		edit       func(*manifest.Statement)
-		cache, own bool // the dkeycache loses it; the core does by itself
+		name        string
+		edit        func(*manifest.Statement)
+		cache, core bool // lose it
 	}{
-		{"the machine", func(s *manifest.Statement) { s.Settings.Platforms = s.Settings.Platforms[:1] }, true, false},
-		{"dkeycaches", without(channel.DKeyCache), true, false},
+		{"the machine", func(s *manifest.Statement) { s.Settings.Platforms = s.Settings.Platforms[:1] }, true, true},
+		{"dkeycaches", without(channel.DKeyCache), true, true},
 		{"cores", without(channel.Core), false, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestRemoval(t *testing.T) {
 					t.Errorf("the dkeycache: got %v", err)
 				}
 			}
-			if row.own {
+			if row.core {
 				closed(t, "the core keeps the DomainKey", lostByCore)
 				if err := core.holder.Release(); !errors.Is(err, ErrRemoved) {
 					t.Errorf("the core: got %v", err)
@@ -162,7 +162,7 @@ func TestWaitingList(t *testing.T) {
 	if err := c.stay(t.Context(), c.Servers[0]); !errors.Is(err, ErrRemoved) {
 		t.Errorf("a machine that knows: got %v, want ErrRemoved", err)
 	}
-	for range 2 { // one that does not, or does not care
+	for range 2 { // one that does not know, or does not care
 		conn, err := c.Dial(t.Context(), c.Servers[0])
 		if err != nil {
 			t.Fatal(err)
@@ -176,7 +176,7 @@ func TestWaitingList(t *testing.T) {
 			t.Fatal("it was let in")
 		}
 	}
-	await(t, "two refusals", func() bool { all := server.waiting.List(); return len(all) == 1 && all[0].Times == 2 })
+	await(t, "three refusals", func() bool { all := server.waiting.List(); return len(all) == 1 && all[0].Times == 3 })
 	if m := server.waiting.List()[0]; m.PPID != ppid(t, 1).String() || m.Serial == "" || !m.First.Equal(start) {
 		t.Errorf("got %+v", m)
 	}

@@ -181,7 +181,7 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 			return err
 		}
 		p := c.Peer()
-		answer, last := message{kind: refused, reason: removed}, d.admits(p.Role, p.Identity, machineOf(p))
+		answer, last := message{kind: refused, reason: removed}, s.admits(d, p)
 		if last == nil { // check: peer-removed
 			if answer, err = s.answer(d, c, m); err != nil {
 				return err
@@ -194,6 +194,15 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 			return errors.Join(last, err)
 		}
 	}
+}
+
+// admits says whether a peer is still served: it must be admitted, and so must the
+// server, whose machine may be taken out of the domain together with its cores.
+func (s *Server) admits(d *Domain, p channel.Peer) error {
+	if _, why := s.Holder.current(); errors.Is(why, ErrRemoved) { // check: server-removed
+		return why
+	}
+	return d.admits(p.Role, p.Identity, machineOf(p))
 }
 
 // answer executes one request.
