@@ -133,7 +133,7 @@ func syncDir(path string) error {
 // Open opens the domain in dir, with its keys in home, which must stay open as
 // long as they are used, and returns what its last manifest says. It never makes a
 // new key: a missing, foreign or damaged file is an error. Errors: ErrSeal,
-// ErrSimulated, manifest.ErrFiles, those of manifest.OpenChain, tee.ErrNoSealKey,
+// ErrSimulated, manifest.ErrFiles, those of manifest.Open and Next, tee.ErrNoSealKey,
 // secret.ErrMemory, fs.ErrNotExist for a missing file.
 func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, *manifest.State, error) {
 	state, err := readState(dir)

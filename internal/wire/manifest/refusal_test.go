@@ -258,9 +258,6 @@ func TestGenesisRefusals(t *testing.T) {
 		if s, err := Open(row.file()); !errors.Is(err, row.want) || s != nil {
 			t.Errorf("%s: got %+v, %v, want %v", row.name, s, err, row.want)
 		}
-		if _, err := OpenChain(row.file()); !errors.Is(err, row.want) {
-			t.Errorf("%s: OpenChain: got %v, want %v", row.name, err, row.want)
-		}
 	}
 }
 
@@ -338,8 +335,8 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", row.name, err, row.want)
 		}
 	}
-	if _, err := OpenChain(signed(t, first(), 1, 2), third, second); !errors.Is(err, ErrPrevious) {
-		t.Errorf("OpenChain: got %v, want ErrPrevious", err)
+	if _, err := openChain(signed(t, first(), 1, 2), third, second); !errors.Is(err, ErrPrevious) {
+		t.Errorf("openChain: got %v, want ErrPrevious", err)
 	}
 	if s, err := Trust(third); err != nil || s.Domain != one.Domain || s.Hash != three.Hash {
 		t.Errorf("Trust: got %+v, %v", s, err)

@@ -73,21 +73,6 @@ func Trust(file []byte) (*State, error) {
 	return m.state(), nil
 }
 
-// OpenChain verifies a genesis and the later manifests in their order. Errors:
-// those of Open and Next.
-func OpenChain(first []byte, later ...[]byte) (*State, error) {
-	s, err := Open(first)
-	if err != nil {
-		return nil, err
-	}
-	for i, file := range later {
-		if s, err = s.Next(file, time.Time{}); err != nil {
-			return nil, fmt.Errorf("manifest %d after the genesis: %w", i+1, err)
-		}
-	}
-	return s, nil
-}
-
 // state is that of a manifest which the caller has verified or trusts.
 func (m *Manifest) state() *State {
 	s := &State{Domain: genesis.ID(m.Statement.Domain), Hash: m.Hash(), Statement: m.Statement}
