@@ -40,7 +40,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_CORE", "unix:/run/ehsm/core.sock", "address of the core: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Core)},
 		{"EHSM_KMS_DATABASE", "/var/lib/ehsm/ehsm.db", "where the sealed records are: the path of a SQLite file, for one node, or postgres://USER@HOST/DATABASE for several; TLS that proves the host's name is the default (sslmode=verify-full)", text(&c.Database)},
 		{"EHSM_KMS_DATABASE_PASSWORD_FILE", "", "file with the password of the PostgreSQL database, if its URL has none", text(&c.DatabasePassword)},
-		{"EHSM_KMS_DATABASE_CONNECTIONS", "16", "connections to the PostgreSQL database for requests; two more follow its changes", number(&c.DatabaseConnections, 2)},
+		{"EHSM_KMS_DATABASE_CONNECTIONS", "16", "connections to the PostgreSQL database for requests; two more follow its changes, and three are for background work", number(&c.DatabaseConnections, 2)},
 		{"EHSM_KMS_STALE_GRACE", "1s", "with PostgreSQL: how long after it was last asked for the changes of other nodes remembered rows count; the bound on how late a disabled key is refused here", span(&c.StaleGrace)},
 		{"EHSM_KMS_AUDIT", "/var/lib/ehsm/audit", "directory of the audit trail", text(&c.Audit)},
 		{"EHSM_KMS_METRICS", "", "host:port for /metrics, plain HTTP; empty: there are none", text(&c.Metrics)},

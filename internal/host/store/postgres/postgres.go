@@ -26,7 +26,7 @@ import (
 // Options tunes a Store. The zero value is usable.
 type Options struct {
 	// Connections is the most that the pool opens to the database; default 16, at least 2.
-	// A Feed uses two more.
+	// A Feed uses two more, and each work that runs Alone one.
 	Connections int
 	// Timeout is how long one statement or change may take once it has a
 	// connection; default 10 s.
@@ -37,7 +37,7 @@ func (o Options) withDefaults() Options {
 	if o.Connections <= 0 {
 		o.Connections = 16
 	}
-	o.Connections = max(o.Connections, 2) // Alone holds one
+	o.Connections = max(o.Connections, 2) // opening takes two
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second
 	}
