@@ -86,6 +86,7 @@ func readings() []reading {
 		one("ehsm_store_replayed_total", counter, "Changes refused because the request had been used before, here or on another node.", func(s *state) float64 { return float64(s.store.Replayed) }),
 		one("ehsm_store_failed_total", counter, "Calls that ended in an error of the database, the disk or the network.", func(s *state) float64 { return float64(s.store.Failed) }),
 		one("ehsm_store_repeated_total", counter, "Changes that PostgreSQL gave up in favour of others and that were tried again.", func(s *state) float64 { return float64(s.store.Repeated) }),
+		one("ehsm_store_settled_total", counter, "Times that a change was tried again after an error of PostgreSQL or of the connection to it.", func(s *state) float64 { return float64(s.store.Settled) }),
 		one("ehsm_store_batches_total", counter, "Transactions of SQLite, each synced once.", func(s *state) float64 { return float64(s.store.Batches) }),
 		one("ehsm_store_waiting", gauge, "Changes that wait for SQLite's writer.", func(s *state) float64 { return float64(s.store.Waiting) }),
 		one("ehsm_store_connections", gauge, "Connections to PostgreSQL.", func(s *state) float64 { return float64(s.store.Connections) }),

@@ -8,6 +8,7 @@ type Stats struct {
 	Replayed  uint64 // changes refused with ErrReplayed
 	Failed    uint64 // calls that ended in an error of the database, the disk or the network
 	Repeated  uint64 // times that the database gave a change up in favour of another one
+	Settled   uint64 // times that a change was tried again after an error
 	Batches   uint64 // transactions that were synced, each with some of the jobs
 
 	Waiting     int   // changes in the queue now

@@ -51,6 +51,11 @@ const (
 //
 // c is not changed and not kept. See Settle for unknown outcomes.
 func (s *Store) Apply(ctx context.Context, c store.Change) error {
+	return s.count(s.change(ctx, &c))
+}
+
+// change is Apply without the counting.
+func (s *Store) change(ctx context.Context, c *store.Change) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
@@ -61,17 +66,22 @@ func (s *Store) Apply(ctx context.Context, c store.Change) error {
 	defer conn.Release()
 	within, cancel := s.finish(ctx)
 	defer cancel()
-	err = s.repeat(within, func() error { return apply(within, conn, &c) })
+	if err = s.repeat(within, func() error { return apply(within, conn, c) }); err == nil && len(c.Writes) > 0 {
+		s.bell.ring()
+	}
+	return err
+}
+
+// count counts a change by its error, which it returns.
+func (s *Store) count(err error) error {
 	switch {
 	case err == nil:
 		s.counts.stored.Add(1)
-		if len(c.Writes) > 0 {
-			s.bell.ring()
-		}
 	case errors.Is(err, store.ErrConflict):
 		s.counts.conflicts.Add(1)
 	case errors.Is(err, store.ErrReplayed):
 		s.counts.replayed.Add(1)
+	case errors.Is(err, store.ErrInvalid), errors.Is(err, store.ErrClosed):
 	default:
 		s.failed(err)
 		err = fmt.Errorf("apply change: %w", err)

@@ -26,21 +26,22 @@ const touchRecord = `UPDATE records SET revision = revision
 // are those of the first try, and what the server still does about that has an
 // end before the second one goes on.
 func (s *Store) Settle(ctx context.Context, c store.Change) error {
-	err := s.Apply(ctx, c)
+	s.counts.settled.Add(1)
+	err := s.change(ctx, &c)
 	switch {
 	case errors.Is(err, store.ErrReplayed):
 	case errors.Is(err, store.ErrConflict) && c.Replay == nil:
 	default:
-		return err // a conflict of a change whose replay entry was not there is one with others
+		return s.count(err) // a conflict of a change whose replay entry was not there is one with others
 	}
-	stored, e := s.holds(ctx, &c)
-	if e != nil {
-		return fmt.Errorf("settle change: %w", e)
+	stored, lost := s.holds(ctx, &c)
+	switch {
+	case lost != nil:
+		return fmt.Errorf("settle change: %w", lost)
+	case stored:
+		err = nil
 	}
-	if stored {
-		return nil
-	}
-	return err
+	return s.count(err)
 }
 
 // holds reports whether c is stored. They are there together or not at all, so
