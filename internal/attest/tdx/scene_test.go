@@ -221,6 +221,15 @@ func TestScene(t *testing.T) {
 	}
 }
 
+// The lesser number counts: one document may be older than the other.
+func TestLesserEvaluationNumber(t *testing.T) {
+	s := newScene(t)
+	s.qe = func(m *issue.QEIdentity) { m.Evaluation = 19 }
+	if r, err := s.verify(); err != nil || r.TCBEvaluation != 19 {
+		t.Errorf("got %+v, %v, want evaluation 19", r, err)
+	}
+}
+
 func TestStatuses(t *testing.T) {
 	newer := func(s *scene) []any {
 		up := s.level("UpToDate", 9, 0, 4)
