@@ -62,7 +62,7 @@ echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "PostgreSQL, for all tests" postgres
 step "tests with the race detector" go_test -race -shuffle=on
 step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./cmd/ehsm-core
-step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/dcap/verify
+step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/{dcap/verify,tdx,snp}
 step "DCAP verification against another verifier" test/dcapdiff/run.sh
 step "the measured binary, built twice" scripts/reproducible.sh
 step "memory of keys, temporaries erased" env GOEXPERIMENT=runtimesecret go test -run "Keys|Home|Do" ./internal/trusted/secret ./internal/trusted/core
