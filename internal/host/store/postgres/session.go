@@ -62,14 +62,21 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(max(d.Milli
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// direct refuses a connection to a pooler: that names processes of its own.
+// direct refuses a connection to a pooler, which names processes of its own, and to
+// a server that acknowledges what it has not written down.
 func direct(ctx context.Context, c *pgconn.PgConn) error {
-	results, err := c.Exec(ctx, "SELECT pg_backend_pid()").ReadAll()
+	results, err := c.Exec(ctx, "SELECT pg_backend_pid(), current_setting('synchronous_commit')").ReadAll()
 	if err != nil {
 		return err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != strconv.FormatUint(uint64(c.PID()), 10) {
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 2 {
 		return fmt.Errorf("%w: %w", ErrTarget, ErrPooler)
+	}
+	switch row := results[0].Rows[0]; {
+	case string(row[0]) != strconv.FormatUint(uint64(c.PID()), 10):
+		return fmt.Errorf("%w: %w", ErrTarget, ErrPooler)
+	case string(row[1]) == "off":
+		return fmt.Errorf("%w: synchronous_commit is off, so a crash of the server loses acknowledged changes", ErrTarget)
 	}
 	return nil
 }

@@ -49,6 +49,21 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// TestVolatile: a server that answers a COMMIT before it has written it down is not
+// used.
+func TestVolatile(t *testing.T) {
+	target := pgtest.Database(t)
+	for value, durable := range map[string]bool{"off": false, "local": true, "on": true, "remote_apply": true} {
+		s, err := Open(t.Context(), Target{URL: with(t, target, "synchronous_commit", value)}, Options{})
+		if durable != (err == nil) || err != nil && (!errors.Is(err, ErrTarget) || Unreachable(err)) {
+			t.Errorf("%s: got %v", value, err)
+		}
+		if err == nil {
+			s.Close()
+		}
+	}
+}
+
 // TestHungNode has a node stop between the writes of a change and its commit: what
 // it holds is free again before others have given up.
 func TestHungNode(t *testing.T) {
