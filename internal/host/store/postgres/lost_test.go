@@ -156,6 +156,23 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// TestSettleOfNothing: of a change that leaves only a replay entry nobody can tell
+// whose entry it is.
+func TestSettleOfNothing(t *testing.T) {
+	through, network := lossyURL(t, pgtest.Database(t))
+	s := mustOpen(t, through, Options{})
+	c := creation(1, 7)
+	c.Writes = nil
+	network.next.Store(answers)
+	if err := s.Apply(t.Context(), c); err == nil {
+		t.Fatal("Apply: got no error")
+	}
+	err := s.Settle(t.Context(), c)
+	if err == nil || errors.Is(err, store.ErrReplayed) || errors.Is(err, store.ErrUnstored) {
+		t.Errorf("Settle: got %v, want an unknown outcome", err)
+	}
+}
+
 // TestSettleUnreplicated: where commits wait for a standby, a change that has
 // reached only one server is not stored, although everybody there sees it.
 func TestSettleUnreplicated(t *testing.T) {
