@@ -44,7 +44,6 @@ type node struct {
 	server string // host:port of its dkeyserver
 	ppid   [16]byte
 	g      *target
-	tee    *process
 	parts  map[string]*process
 }
 
@@ -278,7 +277,6 @@ func (n *node) serverSettings(more ...string) []string {
 var (
 	servesRole = regexp.MustCompile(`ehsm-dkeyserver: serves as`)
 	cacheServe = regexp.MustCompile(`ehsm-dkeycache: serves domain`)
-	cacheHas   = regexp.MustCompile(`has the DomainKey`)
 )
 
 // start starts a part and does not wait for others.
