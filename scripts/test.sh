@@ -54,14 +54,14 @@ step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:gi
 	gcc:gcc /usr/include/stdlib.h:libc6-dev 'initdb|/usr/lib/postgresql/*/bin/initdb:postgresql'
 step "gofmt" unformatted
 step "vet" go vet ./...
-step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core
-step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core
+step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
+step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
 step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "PostgreSQL, for all tests" postgres
 step "tests with the race detector" go_test -race -shuffle=on
-step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./cmd/ehsm-core
+step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./internal/trusted/launch ./cmd/ehsm-core
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/{dcap/verify,tdx,snp}
 step "DCAP verification against another verifier" test/dcapdiff/run.sh
 step "the measured binary, built twice" scripts/reproducible.sh
@@ -70,6 +70,7 @@ step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/tr
 step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
 step "the README's commands" scripts/readme.sh
 step "the examples of docs/api.md" scripts/docs.sh
+step "the commands of docs/provisioning.md" scripts/provision.sh
 
 echo
 echo "budget:"
