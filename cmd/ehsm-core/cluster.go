@@ -85,7 +85,7 @@ func (m *member) client() *provision.Client {
 		Join: func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Client(ctx, conn, m.platform, cfg)
 		},
-		Platform: m.platform, Leased: true, Every: cacheHeartbeat, Log: m.log,
+		Self: provision.NewSelf(channel.Core, m.platform, own.Attester), Leased: true, Every: cacheHeartbeat, Log: m.log,
 	}
 }
 

@@ -33,6 +33,7 @@ type server struct {
 	known    *provision.Known
 	holder   *provision.Holder
 	channel  channel.Config
+	self     *provision.Self
 	log      *slog.Logger
 }
 
@@ -86,6 +87,7 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		known:   provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
 		holder:  provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
 		channel: channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)},
+		self:    provision.NewSelf(channel.DKeyServer, p, attester),
 		log:     slog.New(slog.NewTextHandler(stderr, nil)),
 	}
 	files, err := domainkey.Files(settings.Domain)
@@ -140,7 +142,7 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 		beside.Go(func() { s.client().Run(ctx) })
 	}
 	return (&provision.Server{
-		Role: channel.DKeyServer, Holder: s.holder, Domain: s.known.Get, Channel: s.channel, Join: channel.Server,
+		Role: channel.DKeyServer, Holder: s.holder, Self: s.self, Domain: s.known.Get, Channel: s.channel, Join: channel.Server,
 		Log: s.log, Waiting: provision.NewWaiting(s.writeWaiting), Connections: s.settings.Connections,
 	}).Serve(ctx, ln)
 }
@@ -153,7 +155,7 @@ func (s *server) client() *provision.Client {
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", server)
 		},
-		Servers: s.settings.Peers, Platform: s.platform, Every: s.settings.Heartbeat, Keep: s.keep, Log: s.log,
+		Servers: s.settings.Peers, Self: s.self, Every: s.settings.Heartbeat, Keep: s.keep, Log: s.log,
 	}
 }
 

@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,13 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ehsm-kms/ehsm/internal/attest"
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
-	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 )
 
@@ -43,8 +38,7 @@ type Client struct {
 	// Dial connects to a server; Servers are their addresses, best first.
 	Dial    func(ctx context.Context, server string) (net.Conn, error)
 	Servers []string
-	// Platform is the program's own.
-	Platform tee.Platform
+	Self    *Self
 	// Leased says that the keys are only held for as long as the server grants.
 	Leased bool
 	// Every is the time between heartbeats. Default: Heartbeat.
@@ -52,8 +46,6 @@ type Client struct {
 	// Keep, if not nil, is told of keys that were fetched.
 	Keep func(*domainkey.Keyring) error
 	Log  *slog.Logger
-
-	machine *verify.Platform // this one, where it makes quotes
 }
 
 // A Known is the domain of a program, once it knows it. It is safe for concurrent
@@ -196,45 +188,13 @@ func (c *Client) meet(conn net.Conn) (*Domain, error) {
 }
 
 // self has the keys lost if the manifest does not admit this program, or this
-// machine. Of the latter the host decides what is shown, as it does of manifests:
-// it is for honest ones, whose machine is taken out of a domain. Errors: ErrRemoved.
+// machine. Errors: ErrRemoved.
 func (c *Client) self(ctx context.Context, d *Domain) error {
-	if c.machine == nil && c.Channel.Attester != nil {
-		machine, err := ownMachine(ctx, c.Channel.Attester, d)
-		if err != nil {
-			return err
-		}
-		c.machine = machine
-	}
-	err := d.admits(c.Role, c.Platform.Identity(), c.machine)
-	if err != nil { // check: self-removed
+	err := c.Self.admitted(ctx, d)
+	if errors.Is(err, ErrRemoved) { // check: self-removed
 		c.Holder.Lose(err)
 	}
 	return err
-}
-
-// ownMachine asks the platform for a quote, which goes nowhere, and returns what its
-// PCK certificate says of the machine.
-func ownMachine(ctx context.Context, a tee.Attester, d *Domain) (*verify.Platform, error) {
-	domain := d.State().Domain
-	e, err := a.Evidence(ctx, attest.ReportData(attest.UseChannel, domain))
-	if err != nil {
-		return nil, fmt.Errorf("look at the own machine: %w", err)
-	}
-	q, err := quote.Parse(e.Quote)
-	if err != nil {
-		return nil, fmt.Errorf("look at the own machine: %w", err)
-	}
-	chain, err := q.Certificates()
-	if err != nil {
-		return nil, fmt.Errorf("look at the own machine: %w", err)
-	}
-	pck, err := x509.ParseCertificate(chain[0])
-	if err != nil {
-		return nil, fmt.Errorf("look at the own machine: %w", err)
-	}
-	machine, err := verify.PlatformOf(pck)
-	return &machine, err
 }
 
 // A session is a channel to a server, from the client's end.

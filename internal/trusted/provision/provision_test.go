@@ -121,15 +121,18 @@ func TestRefusedPrograms(t *testing.T) {
 		{"core of another domain", channel.Core, channel.DKeyCache, func(_ *testing.T, c *Client) { c.Domain = NewKnown(other.last.Domain, clock) }, ErrDomain},
 		{"dkeycache of a stranger", channel.DKeyCache, channel.DKeyServer, func(t *testing.T, c *Client) {
 			m := load(t, 1, channel.DKeyCache, strangerSeed)
-			c.Channel.Attester, c.Platform = m, load(t, 1, channel.DKeyCache, signerSeed)
+			c.Channel.Attester = m
 		}, channel.ErrRefused},
-		{"stranger that knows itself", channel.DKeyCache, channel.DKeyServer, func(t *testing.T, c *Client) { c.Platform = load(t, 1, channel.DKeyCache, strangerSeed) }, ErrRemoved},
+		{"stranger that knows itself", channel.DKeyCache, channel.DKeyServer, func(t *testing.T, c *Client) {
+			m := load(t, 1, channel.DKeyCache, strangerSeed)
+			c.Self = NewSelf(c.Role, m, m)
+		}, ErrRemoved},
 		{"core as dkeycache", channel.DKeyCache, channel.DKeyServer, func(t *testing.T, c *Client) { c.Channel.Attester = load(t, 1, channel.Core, signerSeed) }, channel.ErrRefused},
 		{"core at a dkeyserver", channel.Core, channel.DKeyServer, nil, nil},
 		{"dkeycache at a dkeycache", channel.DKeyCache, channel.DKeyCache, nil, nil},
 		{"core on another machine", channel.Core, channel.DKeyCache, func(t *testing.T, c *Client) {
 			p := newProgram(t, 0, channel.Core, nil, nil)
-			c.Join, c.Platform = p.client(t).Join, p.machine
+			c.Join, c.Self = p.client(t).Join, NewSelf(c.Role, p.machine, nil)
 		}, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -148,6 +151,23 @@ func TestRefusedPrograms(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRemovedServer has a dkeyserver that keeps a DomainKey on its disk, and whose
+// machine is taken out: it hands nothing out, even to those that are admitted.
+func TestRemovedServer(t *testing.T) {
+	a := newRealm(t)
+	h := a.rooted(t)
+	s, _ := talk(t, a, h)
+	if r, err := s.status(t.Context(), message{kind: heartbeat, report: sample}); err != nil || r.Keys != 1 {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	b := a.next(t, func(s *manifest.Statement) { s.Settings.Platforms = s.Settings.Platforms[1:] })
+	s.status(t.Context(), message{kind: putManifests, files: [][]byte{b}}) // the answer may be too late
+	if m, err := s.ask(t.Context(), message{kind: getKeys}); err == nil {
+		t.Errorf("it answers %+v", m)
+	}
+	await(t, "its DomainKey lost", func() bool { return errors.Is(use(h), ErrRemoved) })
 }
 
 // TestWaitingList has a machine that the manifest does not admit.

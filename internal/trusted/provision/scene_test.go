@@ -216,7 +216,7 @@ func (p *program) serve(t testing.TB) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server}
+	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: NewSelf(p.role, p.machine, p.machine)}
 	if p.role == channel.DKeyCache {
 		s.Join = func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p.machine, cfg)
@@ -239,10 +239,10 @@ func (p *program) client(t testing.TB, servers ...string) *Client {
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", server)
 		},
-		Platform: p.machine, Leased: true, Every: 20 * time.Millisecond, Log: p.log,
+		Self: NewSelf(p.role, p.machine, p.machine), Leased: true, Every: 20 * time.Millisecond, Log: p.log,
 	}
 	if p.role == channel.Core {
-		c.Channel.Attester = nil
+		c.Channel.Attester, c.Self = nil, NewSelf(p.role, p.machine, nil)
 		c.Join = func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Client(ctx, conn, p.machine, cfg)
 		}

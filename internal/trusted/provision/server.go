@@ -25,6 +25,7 @@ type Join func(context.Context, net.Conn, *channel.Config) (*channel.Conn, error
 type Server struct {
 	Role   channel.Role
 	Holder *Holder
+	Self   *Self
 	// Domain returns the domain, nil as long as it is not known.
 	Domain func() *Domain
 	// Channel has what is the same for all channels; the rest is filled in.
@@ -181,7 +182,10 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 			return err
 		}
 		p := c.Peer()
-		answer, last := message{kind: refused, reason: removed}, s.admits(d, p)
+		answer, last := message{kind: refused, reason: removed}, s.admits(ctx, d, p)
+		if last != nil && !errors.Is(last, ErrRemoved) {
+			return last // of the platform: nobody has been taken out
+		}
 		if last == nil { // check: peer-removed
 			if answer, err = s.answer(d, c, m); err != nil {
 				return err
@@ -196,11 +200,18 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 	}
 }
 
-// admits says whether a peer is still served: it must be admitted, and so must the
-// server, whose machine may be taken out of the domain together with its cores.
-func (s *Server) admits(d *Domain, p channel.Peer) error {
+// admits says whether a peer is still served: it must be admitted, and so must this
+// program, or a server that told it otherwise. A machine is taken out of a domain
+// with all that runs on it.
+func (s *Server) admits(ctx context.Context, d *Domain, p channel.Peer) error {
 	if _, why := s.Holder.current(); errors.Is(why, ErrRemoved) { // check: server-removed
 		return why
+	}
+	if err := s.Self.admitted(ctx, d); err != nil { // check: server-admitted
+		if errors.Is(err, ErrRemoved) {
+			s.Holder.Lose(err)
+		}
+		return err
 	}
 	return d.admits(p.Role, p.Identity, machineOf(p))
 }

@@ -1,0 +1,79 @@
+package provision
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sync"
+
+	"github.com/ehsm-kms/ehsm/internal/attest"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+)
+
+// A Self is the running program, which the manifest may admit or not. It is safe
+// for concurrent use.
+type Self struct {
+	role     channel.Role
+	platform tee.Platform
+	attester tee.Attester
+
+	mu      sync.Mutex
+	machine *verify.Platform
+}
+
+// NewSelf returns the program of a role on its platform. attester makes its quotes,
+// which name the machine; nil: the machine is not looked at.
+func NewSelf(r channel.Role, p tee.Platform, attester tee.Attester) *Self {
+	return &Self{role: r, platform: p, attester: attester}
+}
+
+// admitted says whether the newest manifest admits this program and this machine.
+// The host decides what is shown of the machine, as it does of manifests: it is for
+// honest hosts, whose machine is taken out of a domain. Peers judge by themselves.
+// Errors: ErrRemoved, and those of the platform.
+func (s *Self) admitted(ctx context.Context, d *Domain) error {
+	machine, err := s.own(ctx, d)
+	if err != nil {
+		return err
+	}
+	return d.admits(s.role, s.platform.Identity(), machine)
+}
+
+// own asks the platform once for a quote, which goes nowhere, and returns what its
+// PCK certificate says of the machine.
+func (s *Self) own(ctx context.Context, d *Domain) (*verify.Platform, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.machine != nil || s.attester == nil {
+		return s.machine, nil
+	}
+	e, err := s.attester.Evidence(ctx, attest.ReportData(attest.UseChannel, d.State().Domain))
+	if err != nil {
+		return nil, fmt.Errorf("look at the own machine: %w", err)
+	}
+	machine, err := machineIn(e.Quote)
+	if err != nil {
+		return nil, fmt.Errorf("look at the own machine: %w", err)
+	}
+	s.machine = &machine
+	return s.machine, nil
+}
+
+func machineIn(b []byte) (verify.Platform, error) {
+	q, err := quote.Parse(b)
+	if err != nil {
+		return verify.Platform{}, err
+	}
+	chain, err := q.Certificates()
+	if err != nil {
+		return verify.Platform{}, err
+	}
+	pck, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return verify.Platform{}, err
+	}
+	return verify.PlatformOf(pck)
+}
