@@ -139,8 +139,11 @@ const (
 	// How often the core may ask for records. Once is normal, twice for a key
 	// version that only the opened key names. More often happens when a record
 	// changes between the reading of it and the call, several times in a row.
-	maxNeeds    = 8
-	maxAttempts = 8 // how often a change may meet another one
+	maxNeeds = 8
+	// How often a change may be tried. Each time another one of the same record
+	// has succeeded, of another node; here such changes take turns. The node that
+	// has won reads less before its next change, and so may win many in a row.
+	maxAttempts = 24
 )
 
 // maxListings is how many listings may be under way at once; more wait. One may
