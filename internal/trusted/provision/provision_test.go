@@ -158,9 +158,9 @@ func TestRefusedPrograms(t *testing.T) {
 func TestRemovedServer(t *testing.T) {
 	a := newRealm(t)
 	h := a.rooted(t)
-	s, _ := talk(t, a, h)
-	if r, err := s.status(t.Context(), message{kind: heartbeat, report: sample}); err != nil || r.Keys != 1 {
-		t.Fatalf("got %+v, %v", r, err)
+	s, holder := talk(t, a, h)
+	if missing, err := s.beat(t.Context()); err != nil || missing {
+		t.Fatalf("got %v, %v", missing, err)
 	}
 	b := a.next(t, func(s *manifest.Statement) { s.Settings.Platforms = s.Settings.Platforms[1:] })
 	s.status(t.Context(), message{kind: putManifests, files: [][]byte{b}}) // the answer may be too late
@@ -168,6 +168,9 @@ func TestRemovedServer(t *testing.T) {
 		t.Errorf("it answers %+v", m)
 	}
 	await(t, "its DomainKey lost", func() bool { return errors.Is(use(h), ErrRemoved) })
+	if err := use(holder); err != nil {
+		t.Errorf("the client lost its own: %v", err)
+	}
 }
 
 // TestWaitingList has a machine that the manifest does not admit.

@@ -201,19 +201,25 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 }
 
 // admits says whether a peer is still served: it must be admitted, and so must this
-// program, or a server that told it otherwise. A machine is taken out of a domain
-// with all that runs on it.
+// program. Cores are taken out with the dkeycache of their machine and are told so;
+// the clients of a dkeyserver are not, and look for another one. Errors: ErrRemoved
+// if the peer is taken out.
 func (s *Server) admits(ctx context.Context, d *Domain, p channel.Peer) error {
-	if _, why := s.Holder.current(); errors.Is(why, ErrRemoved) { // check: server-removed
-		return why
+	_, err := s.Holder.current()
+	if !errors.Is(err, ErrRemoved) { // as a dkeyserver has said
+		err = s.Self.admitted(ctx, d)
 	}
-	if err := s.Self.admitted(ctx, d); err != nil { // check: server-admitted
-		if errors.Is(err, ErrRemoved) {
-			s.Holder.Lose(err)
-		}
+	switch {
+	case err == nil: // check: server-admitted
+		return d.admits(p.Role, p.Identity, machineOf(p))
+	case !errors.Is(err, ErrRemoved):
 		return err
 	}
-	return d.admits(p.Role, p.Identity, machineOf(p))
+	s.Holder.Lose(err)
+	if s.Role == channel.DKeyServer {
+		return fmt.Errorf("this dkeyserver is not admitted: %v", err) // not the peer
+	}
+	return err
 }
 
 // answer executes one request.
