@@ -28,13 +28,22 @@ postgres() {
 	export EHSM_TEST_POSTGRES
 }
 
+# failures prints of the output of go test what is about packages that have failed.
+failures() {
+	awk '/^(ok  |FAIL|[?]   )\t/ {if ($1 == "FAIL") {for (i = 0; i < n; i++) print line[i]; print}; n = 0; next}
+		{line[n++] = $0}
+		END {for (i = 0; i < n; i++) print line[i]}'
+}
+
 # go_test runs go test and refuses skips for any reason but missing hardware.
 go_test() {
 	local log
 	log=$(mktemp)
 	# Some tests print hostile bytes; what is read here is text.
 	if ! go test "$@" -v -timeout 15m ./... 2>&1 | tr -cd '\11\12\40-\176' >"$log"; then
-		grep -v -E '^(=== |--- (PASS|SKIP)|    --- (PASS|SKIP)|PASS$)' "$log" | grep -v -E '^ *--- PASS' | tail -n 300
+		failures <"$log" | grep -v -E '^(=== |PASS$)|^ *--- (PASS|SKIP)' | tail -n 1000
+		echo "what failed:"
+		grep -E '^ *--- FAIL|^FAIL.|^panic:' "$log" || true
 		rm -f "$log"
 		return 1
 	fi
