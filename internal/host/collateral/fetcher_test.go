@@ -379,20 +379,28 @@ func TestHangingSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fl := newFleet(t, time.Now())
 		c := fl.issue(20, time.Now(), 30*day)
+		var mu sync.Mutex // of c and hang: a fetch may outlive the Run that has asked for it
 		hang := false
+		set := func(h bool, now verify.Collateral) {
+			mu.Lock()
+			defer mu.Unlock()
+			hang, c = h, now
+		}
 		s := collateral.SourceFunc(func(ctx context.Context, q collateral.Query) (verify.Collateral, error) {
-			if !hang {
-				return c, nil
+			mu.Lock()
+			hangs, has := hang, c
+			mu.Unlock()
+			if !hangs {
+				return has, nil
 			}
 			<-ctx.Done()
 			return verify.Collateral{}, ctx.Err()
 		})
 		f := newFetcher(t, s, collateral.Options{})
 		get(t, f, fl.query())
-		hang = true
+		set(true, c)
 		run(t, f, 2*day)
-		hang = false
-		c = fl.issue(21, time.Now(), 30*day)
+		set(false, fl.issue(21, time.Now(), 30*day))
 		run(t, f, 2*time.Hour)
 		if n := evaluation(t, get(t, f, fl.query())); n != 21 {
 			t.Errorf("evaluation number %d", n)
