@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
@@ -32,6 +33,9 @@ func initialize(ctx context.Context, path string, getenv func(string) string, st
 		return err
 	}
 	if err := domainkey.Create(settings.Domain, p, draft, time.Now()); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("init.made", "domain"); err != nil {
 		return err
 	}
 	genesis := filepath.Join(settings.Domain, domainkey.GenesisFile)

@@ -36,8 +36,9 @@ var rules = []struct {
 	{"internal/host", []string{"api", "internal/wire", "internal/config", "internal/host"}},
 	{"internal/host/collateral", []string{"api", "internal/wire", "internal/config", "internal/attest"}},
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
-	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted"}},
+	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted", "internal/failpoint"}},
 	{"internal/trusted/launch", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted", "internal/harden"}},
+	{"internal/failpoint", nil},
 	{"internal/layout", nil},
 	{"internal/harden", []string{"internal/harden"}},
 	{"deploy", nil},
@@ -46,7 +47,7 @@ var rules = []struct {
 	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/host"}},
 	{"cmd/ehsm-simtee", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted/tee", "internal/trusted/secret", "internal/attest"}},
 	{"cmd/ehsm-dkeycache", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
-	{"cmd/ehsm-dkeyserver", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
+	{"cmd/ehsm-dkeyserver", []string{"api", "internal/config", "internal/wire", "internal/trusted", "internal/failpoint"}},
 	{"cmd/ehsm-core", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted"}},
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
@@ -96,6 +97,9 @@ func writeDomain(dir string, files map[string][]byte) error {
 	}
 	defer os.RemoveAll(tmp)
 	for name, b := range files {
+		if err := failpoint.Hit("create.write", name); err != nil {
+			return err
+		}
 		if err := writeSynced(filepath.Join(tmp, name), b); err != nil {
 			return err
 		}
@@ -103,7 +107,13 @@ func writeDomain(dir string, files map[string][]byte) error {
 	if err := syncDir(tmp); err != nil {
 		return err
 	}
+	if err := failpoint.Hit("create.rename", filepath.Base(dir)); err != nil {
+		return err
+	}
 	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("create.renamed", filepath.Base(dir)); err != nil {
 		return err
 	}
 	return syncDir(parent)

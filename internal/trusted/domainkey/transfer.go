@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
@@ -95,10 +96,19 @@ func replaceFile(dir, name string, b []byte) error {
 	}
 	defer os.RemoveAll(tmp)
 	written := filepath.Join(tmp, name)
+	if err := failpoint.Hit("replace.write", name); err != nil {
+		return err
+	}
 	if err := writeSynced(written, b); err != nil {
 		return err
 	}
+	if err := failpoint.Hit("replace.rename", name); err != nil {
+		return err
+	}
 	if err := os.Rename(written, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("replace.renamed", name); err != nil {
 		return err
 	}
 	return syncDir(dir)

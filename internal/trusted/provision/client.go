@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
@@ -43,9 +44,12 @@ type Client struct {
 	Leased bool
 	// Every is the time between heartbeats. Default: Heartbeat.
 	Every time.Duration
-	// Keep, if not nil, is told of keys that were fetched.
+	// Keep, if not nil, is told of keys that were fetched, again at each heartbeat
+	// until it returns nil.
 	Keep func(*domainkey.Keyring) error
 	Log  *slog.Logger
+
+	unkept bool // keys that were fetched are not kept yet
 }
 
 // A Known is the domain of a program, once it knows it. It is safe for concurrent
@@ -249,6 +253,7 @@ func (s *session) beat(ctx context.Context) (missing bool, err error) {
 	if err := s.fetch(ctx, r); err != nil {
 		return false, err
 	}
+	s.keep()
 	if s.Leased && r.Keys > 0 && s.Holder.version() > 0 {
 		s.Holder.Extend(min(r.Lease, time.Duration(s.domain.State().Settings.Lease)*time.Hour))
 	}
@@ -281,7 +286,7 @@ func (s *session) getManifests(ctx context.Context, after uint64) error {
 		newer, err := s.domain.Add(m.files)
 		if newer {
 			s.Log.Info("newer manifest", "version", s.domain.Manifest())
-			return nil
+			return failpoint.Hit("provision.manifest", string(s.Role))
 		}
 		if err != nil {
 			s.Log.Warn("manifest of the server refused", "why", err.Error())
@@ -315,16 +320,32 @@ func (s *session) fetch(ctx context.Context, r Report) error {
 		return err
 	}
 	defer opened.Zero()
+	if err := failpoint.Hit("provision.opened", string(s.Role)); err != nil {
+		return err
+	}
 	err = s.Holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
 		return domainkey.Import(home, s.domain.State(), opened)
 	})
 	if errors.Is(err, ErrNoKeys) {
 		return nil // those that were lost are still in use
 	}
-	if err != nil || s.Keep == nil {
+	if err != nil {
 		return err
 	}
-	return s.Holder.Use(s.Keep)
+	s.unkept = s.Keep != nil
+	return failpoint.Hit("provision.filled", string(s.Role))
+}
+
+// keep has keys that were fetched kept, again at each heartbeat until that works:
+// they are held all the same, and asked for they are not again.
+func (s *session) keep() {
+	if !s.unkept {
+		return
+	}
+	err := s.Holder.Use(s.Keep)
+	if s.unkept = err != nil && !errors.Is(err, ErrNoKeys); s.unkept {
+		s.Log.Error("the DomainKey is not kept", "why", err.Error())
+	}
 }
 
 // status is ask for requests whose answer is a Report.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 )
@@ -97,6 +98,9 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit)
 	}
 	defer c.Close()
 	p := c.Peer()
+	if failpoint.Hit("provision.joined", string(s.Role)) != nil {
+		return
+	}
 	d.remember(p)
 	s.Log.Info("peer joined", "role", p.Role, "from", conn.RemoteAddr().String(), "measurement", fmt.Sprintf("%x", p.Identity.Measurement), "platform", platformName(p))
 	err = s.answerAll(ctx, d, c, changed)
@@ -238,6 +242,9 @@ func (s *Server) answer(d *Domain, c *channel.Conn, m message) (message, error) 
 		}
 		if newer {
 			s.Log.Info("newer manifest from a peer", "version", d.Manifest())
+			if err := failpoint.Hit("provision.manifest", string(s.Role)); err != nil {
+				return message{}, err
+			}
 		}
 	default:
 		return message{}, fmt.Errorf("%w: kind %d is no request", ErrMessage, m.kind)
@@ -248,6 +255,9 @@ func (s *Server) answer(d *Domain, c *channel.Conn, m message) (message, error) 
 // sealed is the answer to getKeys.
 func (s *Server) sealed(c *channel.Conn) (message, error) {
 	m := message{kind: keys}
+	if err := failpoint.Hit("provision.hand", string(s.Role)); err != nil {
+		return m, err
+	}
 	err := s.Holder.Use(func(k *domainkey.Keyring) (err error) {
 		exported := k.Export()
 		defer exported.Zero()
