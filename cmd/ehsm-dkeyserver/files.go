@@ -26,6 +26,7 @@ func (s *server) watch(ctx context.Context) {
 	defer tick.Stop()
 	var seen time.Time // of the directory
 	var kept uint64    // version that is written
+	var said string    // about one that is not
 	for {
 		var changed <-chan struct{}
 		if d := s.known.Get(); d != nil {
@@ -35,12 +36,13 @@ func (s *server) watch(ctx context.Context) {
 				s.read(d)
 			}
 			if version := d.Manifest(); version != kept {
-				if err := s.write(d); err != nil {
-					s.log.Error("manifests are not written", "why", err.Error())
-				} else {
+				if err := s.write(d); err == nil {
 					s.log.Info("manifests are written", "version", version)
+					kept, said = version, ""
+				} else if text := err.Error(); text != said { // and again at the next look
+					s.log.Error("manifests are not written", "version", version, "why", text)
+					said = text
 				}
-				kept = version
 			}
 		}
 		select {
