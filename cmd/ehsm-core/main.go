@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -81,7 +80,7 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 	if err := cage.Hide(); err != nil {
 		return err
 	}
-	if settings, err = measured(p, settings, getenv); err != nil {
+	if settings, err = launch.Settle(p, settings, config.LoadCore, getenv); err != nil {
 		return err
 	}
 	if asked, err := acceptance.RunAsked(ctx, acceptance.Config{
@@ -93,28 +92,6 @@ func start(ctx context.Context, settings config.Core, getenv func(string) string
 		return join(ctx, settings, p, cage, stderr)
 	}
 	return alone(ctx, settings, p, cage, stderr)
-}
-
-// errMeasured is returned where the host's settings lead to another platform than
-// the measured ones.
-var errMeasured = errors.New("the measured configuration has another value")
-
-// measured reads the settings again, with those that platform p has measured
-// before those of the host. Which platform it is was the host's to say, so these
-// two cannot be among them with other values.
-func measured(p tee.Platform, settings config.Core, getenv func(string) string) (config.Core, error) {
-	merged, ok := launch.Measured(p, getenv)
-	if !ok {
-		return settings, nil
-	}
-	again, err := config.LoadCore(merged)
-	if err != nil {
-		return again, fmt.Errorf("measured configuration: %w", err)
-	}
-	if again.Platform != settings.Platform || again.Sim != settings.Sim {
-		return again, fmt.Errorf("%w: platform %s, %s", errMeasured, again.Platform, again.Sim)
-	}
-	return again, nil
 }
 
 // alone serves a domain whose key is sealed on this machine.

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,10 +31,6 @@ import (
 // program is what the domain's manifest knows this program by. An enclave must be
 // signed so.
 var program = launch.Program{Name: "ehsm-dkeycache", Prefix: "EHSM_DKEYCACHE_", Product: tee.ProductDKeyCache, SVN: 1}
-
-// errSettings is returned where the host's settings lead to another platform than
-// the measured ones.
-var errSettings = errors.New("the measured configuration has another platform")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -79,26 +74,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 func start(ctx context.Context, getenv func(string) string, stderr io.Writer, confined bool) error {
-	settings, err := config.LoadDKeyCache(getenv)
+	settings, p, cage, err := launch.Begin(ctx, program, config.LoadDKeyCache, launch.Process{Getenv: getenv, Stderr: stderr, Confined: confined})
 	if err != nil {
 		return err
-	}
-	cage := program.NewCage(settings.Platform, confined, true)
-	p, err := program.Open(ctx, settings.Platform, settings.Sim, stderr)
-	if err != nil {
-		return err
-	}
-	if err := cage.Hide(); err != nil {
-		return err
-	}
-	if measured, ok := launch.Measured(p, getenv); ok {
-		host := settings
-		if settings, err = config.LoadDKeyCache(measured); err != nil {
-			return fmt.Errorf("measured configuration: %w", err)
-		}
-		if settings.Platform != host.Platform || settings.Sim != host.Sim {
-			return errSettings
-		}
 	}
 	c, err := newCache(settings, p, stderr)
 	if err != nil {

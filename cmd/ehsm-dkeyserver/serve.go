@@ -22,10 +22,6 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 )
 
-// errSettings is returned where the host's settings lead to another platform than
-// the measured ones.
-var errSettings = errors.New("the measured configuration has another platform")
-
 // A server is the running program.
 type server struct {
 	settings config.DKeyServer
@@ -38,26 +34,9 @@ type server struct {
 }
 
 func serve(ctx context.Context, getenv func(string) string, stderr io.Writer, confined bool) error {
-	settings, err := config.LoadDKeyServer(getenv)
+	settings, p, cage, err := launch.Begin(ctx, program, config.LoadDKeyServer, launch.Process{Getenv: getenv, Stderr: stderr, Confined: confined})
 	if err != nil {
 		return err
-	}
-	cage := program.NewCage(settings.Platform, confined, true)
-	p, err := program.Open(ctx, settings.Platform, settings.Sim, stderr)
-	if err != nil {
-		return err
-	}
-	if err := cage.Hide(); err != nil {
-		return err
-	}
-	if measured, ok := launch.Measured(p, getenv); ok {
-		host := settings
-		if settings, err = config.LoadDKeyServer(measured); err != nil {
-			return fmt.Errorf("measured configuration: %w", err)
-		}
-		if settings.Platform != host.Platform || settings.Sim != host.Sim {
-			return errSettings
-		}
 	}
 	s, err := open(settings, p, stderr)
 	if err != nil {

@@ -43,6 +43,9 @@ func (c *Core) table() []setting {
 	}
 }
 
+// TEE is that of DKeyServer.
+func (c Core) TEE() (platform, socket string) { return c.Platform, c.Sim }
+
 // LoadCore reads and checks all settings. Errors name each one that is wrong.
 func LoadCore(getenv func(string) string) (Core, error) {
 	var c Core

@@ -46,6 +46,10 @@ func (c *DKeyServer) table() []setting {
 	}
 }
 
+// TEE returns where the program runs: the name of the platform, and the socket of
+// ehsm-simtee.
+func (c DKeyServer) TEE() (platform, socket string) { return c.Platform, c.Sim }
+
 // LoadDKeyServer reads and checks all settings. Errors name each one that is wrong.
 func LoadDKeyServer(getenv func(string) string) (DKeyServer, error) {
 	var c DKeyServer
@@ -87,6 +91,9 @@ func (c *DKeyCache) table() []setting {
 		{"EHSM_DKEYCACHE_HEARTBEAT", "5s", "how often it asks its dkeyserver for what is new", beat(&c.Heartbeat)},
 	}
 }
+
+// TEE is that of DKeyServer.
+func (c DKeyCache) TEE() (platform, socket string) { return c.Platform, c.Sim }
 
 // LoadDKeyCache reads and checks all settings. Errors name each one that is wrong.
 func LoadDKeyCache(getenv func(string) string) (DKeyCache, error) {
