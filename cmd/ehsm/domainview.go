@@ -128,6 +128,9 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 	if s.AllowSim {
 		line("simulation", "ALLOWED: keys are not protected by hardware")
 	}
+	if s.HSMWithoutTEE {
+		line("HSM", "WITHOUT A TEE: no protection against the host of its dkeyserver")
+	}
 	line("trust roots", "%s", orNothing(strings.Join(s.TrustRoots, ", ")))
 	if len(s.Code) == 0 {
 		line("code", "none is admitted to a domain of several TEEs")

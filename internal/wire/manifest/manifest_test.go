@@ -255,6 +255,29 @@ func TestThrowAway(t *testing.T) {
 	}
 }
 
+// TestHSMRoot has the settings of a domain whose root is an HSM. A domain that does
+// not say so is encoded as before there was the setting.
+func TestHSMRoot(t *testing.T) {
+	d, _, err := ThrowAway(Defaults(Development))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Root = HSM
+	for _, without := range []bool{false, true} {
+		d.Settings.HSMWithoutTEE = without
+		b, err := d.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(b, []byte(`"hsmWithoutTEE": true`)); got != without {
+			t.Errorf("hsmWithoutTEE %v: encoded as %s", without, b)
+		}
+		if again, err := ParseDraft(b); err != nil || !reflect.DeepEqual(again, d) {
+			t.Errorf("hsmWithoutTEE %v: got %+v, %v", without, again, err)
+		}
+	}
+}
+
 // TestRecoveryFollowsCustodians rotates both, which is the only way.
 func TestRecoveryFollowsCustodians(t *testing.T) {
 	s := begin(t)

@@ -111,6 +111,9 @@ func (t *Terms) validate() error {
 	if t.Root != Seal && t.Root != HSM {
 		return fmt.Errorf("root %q, want %s or %s", t.Root, Seal, HSM)
 	}
+	if t.Settings.HSMWithoutTEE && t.Root != HSM {
+		return fmt.Errorf("hsmWithoutTEE with root %s: no HSM is in use", t.Root)
+	}
 	if err := t.Operators.validate(Operator); err != nil {
 		return err
 	}

@@ -94,6 +94,16 @@ func TestFormatRefusals(t *testing.T) {
 		{"enrollment", func(s *Statement) { s.Settings.Enrollment = "" }},
 		{"audit", func(s *Statement) { s.Settings.Audit = "none" }},
 		{"simulation in production", func(s *Statement) { s.Settings.AllowSim = true }},
+		{"HSM without a TEE in production", func(s *Statement) { s.Root, s.Settings.HSMWithoutTEE = HSM, true }},
+		{"HSM without a TEE in production, with simulation", func(s *Statement) {
+			s.Root, s.Settings.HSMWithoutTEE, s.Settings.AllowSim = HSM, true, true
+		}},
+		{"HSM without a TEE nor simulation", func(s *Statement) {
+			s.Root, s.Settings.HSMWithoutTEE, s.Settings.Mode, s.Settings.AllowSim = HSM, true, Development, false
+		}},
+		{"HSM without a TEE nor an HSM", func(s *Statement) {
+			s.Settings.HSMWithoutTEE, s.Settings.Mode, s.Settings.AllowSim = true, Development, true
+		}},
 		{"open enrollment in production", func(s *Statement) { s.Settings.Enrollment = EnrollmentOpen }},
 		{"no roots in production", func(s *Statement) { s.Settings.TrustRoots = nil }},
 		{"unknown root", func(s *Statement) { s.Settings.TrustRoots = []string{"acme"} }},

@@ -63,6 +63,10 @@ type Settings struct {
 	// AnyPlatform admits all machines of the trusted manufacturers. Attestation
 	// keys have been extracted from machines, so this trusts everyone who owns one.
 	AnyPlatform bool `json:"anyPlatform"`
+	// HSMWithoutTEE lets a dkeyserver on a machine without a TEE keep the DomainKey
+	// under the HSM: whoever has the machine has the HSM's PIN and then the key.
+	// Only with root hsm and AllowSim.
+	HSMWithoutTEE bool `json:"hsmWithoutTEE,omitempty"`
 	// Accept lists what is accepted beside platforms that are up to date.
 	Accept []genesis.Acceptance `json:"accept,omitempty"`
 	// MinEvaluation is the least tcbEvaluationDataNumber of collateral.
@@ -142,6 +146,8 @@ func (s *Settings) validateModes() error {
 		return fmt.Errorf("enrollment %q, want %s or %s", s.Enrollment, EnrollmentOpen, EnrollmentClosed)
 	case s.Audit != Batched && s.Audit != Sync:
 		return fmt.Errorf("audit %q, want %s or %s", s.Audit, Batched, Sync)
+	case s.HSMWithoutTEE && !s.AllowSim:
+		return errors.New("hsmWithoutTEE without allowSim: no machine without a TEE may take part")
 	case production && s.AllowSim:
 		return errors.New("allowSim in production mode")
 	case production && s.Enrollment == EnrollmentOpen:

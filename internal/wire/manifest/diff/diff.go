@@ -168,6 +168,7 @@ func (c *changes) words(old, new *manifest.Settings) {
 		{"mode", string(old.Mode), string(new.Mode), string(manifest.Development)},
 		{"allowSim", fmt.Sprint(old.AllowSim), fmt.Sprint(new.AllowSim), "true"},
 		{"anyPlatform", fmt.Sprint(old.AnyPlatform), fmt.Sprint(new.AnyPlatform), "true"},
+		{"hsmWithoutTEE", fmt.Sprint(old.HSMWithoutTEE), fmt.Sprint(new.HSMWithoutTEE), "true"},
 		{"enrollment", string(old.Enrollment), string(new.Enrollment), string(manifest.EnrollmentOpen)},
 		{"audit", string(old.Audit), string(new.Audit), string(manifest.Batched)},
 	} {

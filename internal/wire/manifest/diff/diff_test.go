@@ -45,6 +45,7 @@ func TestWords(t *testing.T) {
 		{"simulation", set(func(s *manifest.Settings) { s.AllowSim = true }), []string{"WEAKER settings.allowSim: false -> true"}},
 		{"mode", set(func(s *manifest.Settings) { s.Mode = manifest.Development }), []string{"WEAKER settings.mode: production -> development"}},
 		{"any platform", set(func(s *manifest.Settings) { s.AnyPlatform = true }), []string{"WEAKER settings.anyPlatform: false -> true"}},
+		{"HSM without a TEE", set(func(s *manifest.Settings) { s.HSMWithoutTEE = true }), []string{"WEAKER settings.hsmWithoutTEE: false -> true"}},
 		{"enrollment", set(func(s *manifest.Settings) { s.Enrollment = manifest.EnrollmentOpen }), []string{"WEAKER settings.enrollment: closed -> open"}},
 		{"audit", set(func(s *manifest.Settings) { s.Audit = manifest.Sync }), []string{"settings.audit: batched -> sync"}},
 		{"longer window", set(func(s *manifest.Settings) { s.RequestWindow = 700 }), []string{"WEAKER settings.requestWindowSeconds: 600 -> 700"}},
