@@ -65,7 +65,7 @@ step "gofmt" unformatted
 step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
 step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
-step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core
+step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "PostgreSQL, for all tests" postgres

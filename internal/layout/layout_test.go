@@ -40,6 +40,7 @@ var rules = []struct {
 	{"internal/trusted/launch", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted", "internal/harden"}},
 	{"internal/failpoint", nil},
 	{"internal/layout", nil},
+	{"internal/mutants", nil},
 	{"internal/harden", []string{"internal/harden"}},
 	{"deploy", nil},
 	{"test", []string{"api", "client", "internal", "test"}},
