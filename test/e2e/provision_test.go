@@ -122,7 +122,7 @@ func TestSiteRefusals(t *testing.T) {
 	sealed := sealedBy(t, tenant, key)
 
 	t.Run("a core of another signer", func(t *testing.T) {
-		strange := s.sign(t, "strange", filepath.Join(s.dir, "stranger.seed"))
+		strange := s.sign(t, bin, "strange", filepath.Join(s.dir, "stranger.seed"))
 		s.refusesCore(t, two, filepath.Join(strange, partCore), two.coreSettings("unix:"+two.path("s.sock")), "does not admit this program")
 	})
 	t.Run("a changed core", func(t *testing.T) { // whose signature is no longer its own

@@ -52,10 +52,14 @@ func (n *node) program(name string) string { return filepath.Join(n.bin, name) }
 
 func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 
+// failpoints names the file in which programs that are built for it find what is to
+// fail; others do not look.
+func (n *node) failpoints() string { return "EHSM_FAILPOINTS=" + n.path("points") }
+
 func (n *node) coreSettings(listen string) []string {
 	return []string{
 		"EHSM_CORE_LISTEN=" + listen, "EHSM_CORE_SIM=" + n.path("tee.sock"),
-		"EHSM_CORE_DKEYCACHE=unix:" + n.path("cache.sock"), "EHSM_CORE_DOMAIN_ID=" + n.site.domain,
+		"EHSM_CORE_DKEYCACHE=unix:" + n.path("cache.sock"), "EHSM_CORE_DOMAIN_ID=" + n.site.domain, n.failpoints(),
 	}
 }
 
@@ -63,13 +67,19 @@ func (n *node) coreSettings(listen string) []string {
 // starts nothing but the machines.
 func newSite(t testing.TB, machines int, edit func(*manifest.Settings)) *site {
 	t.Helper()
+	return newSiteOf(t, bin, machines, edit)
+}
+
+// newSiteOf is newSite with the programs of the TEE from a directory.
+func newSiteOf(t testing.TB, programs string, machines int, edit func(*manifest.Settings)) *site {
+	t.Helper()
 	s := &site{home: prepare(t, splitUnix), database: pgtest.Database(t)}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "site-*"); err != nil { // short: paths of unix sockets are limited
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(s.dir) })
-	signed := s.sign(t, "bin", filepath.Join(s.dir, "signer.seed"))
+	signed := s.sign(t, programs, "bin", filepath.Join(s.dir, "signer.seed"))
 	for i := range machines {
 		s.addMachine(t, i, signed, "fleet")
 	}
@@ -89,9 +99,9 @@ func newSite(t testing.TB, machines int, edit func(*manifest.Settings)) *site {
 	return s
 }
 
-// sign copies the programs of a TEE and signs them with the key in a file, which is
-// made if it is missing.
-func (s *site) sign(t testing.TB, name, key string) string {
+// sign copies the programs of a TEE from a directory to a new one of the site, and
+// signs them with the key in a file, which is made if it is missing.
+func (s *site) sign(t testing.TB, from, name, key string) string {
 	t.Helper()
 	dir := filepath.Join(s.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -99,7 +109,7 @@ func (s *site) sign(t testing.TB, name, key string) string {
 	}
 	for i, program := range []string{partCore, partCache, partServer} {
 		path := filepath.Join(dir, program)
-		copyFile(t, filepath.Join(bin, program), path)
+		copyFile(t, filepath.Join(from, program), path)
 		args := []string{"sign", "--key", key, "--product", fmt.Sprint(i + 1), "--svn", "1"}
 		if _, err := os.Stat(key); err != nil {
 			args = append(args, "--new-key")
@@ -270,8 +280,17 @@ func (s *site) change(t testing.TB, at *node, edit func(*manifest.Settings)) {
 func (n *node) serverSettings(more ...string) []string {
 	return append([]string{
 		"EHSM_DKEYSERVER_LISTEN=" + n.server, "EHSM_DKEYSERVER_DOMAIN=" + n.path("domain"), "EHSM_DKEYSERVER_SIM=" + n.path("tee.sock"),
-		"EHSM_DKEYSERVER_COLLATERAL=" + n.path("collateral.bin"), "EHSM_DKEYSERVER_HEARTBEAT=300ms",
+		"EHSM_DKEYSERVER_COLLATERAL=" + n.path("collateral.bin"), "EHSM_DKEYSERVER_HEARTBEAT=300ms", n.failpoints(),
 	}, more...)
+}
+
+// serverEnv is the environment of the machine's dkeyserver in its role.
+func (n *node) serverEnv() []string {
+	env := n.serverSettings()
+	if n != n.site.machines[0] {
+		env = append(env, "EHSM_DKEYSERVER_ROLE=worker", "EHSM_DKEYSERVER_PEERS="+n.site.machines[0].server, "EHSM_DKEYSERVER_DOMAIN_ID="+n.site.domain)
+	}
+	return env
 }
 
 var (
@@ -288,11 +307,7 @@ func (n *node) start(t testing.TB, name string) {
 	case partTEE:
 		n.parts[name] = spawn(t, n.g.out, n.g.environ(), name, "serve", "--dir", n.path("sim"), "--fleet", filepath.Join(n.site.dir, "fleet"), "--socket", n.path("tee.sock"))
 	case partServer:
-		env := n.serverSettings()
-		if n != n.site.machines[0] {
-			env = append(env, "EHSM_DKEYSERVER_ROLE=worker", "EHSM_DKEYSERVER_PEERS="+n.site.machines[0].server, "EHSM_DKEYSERVER_DOMAIN_ID="+n.site.domain)
-		}
-		n.parts[name], ready = spawnFile(t, n.g.out, n.g.environ(env...), n.program(name), "serve"), servesRole
+		n.parts[name], ready = spawnFile(t, n.g.out, n.g.environ(n.serverEnv()...), n.program(name), "serve"), servesRole
 	case partCache:
 		n.parts[name], ready = spawnFile(t, n.g.out, n.g.environ(n.cacheSettings()...), n.program(name)), cacheServe
 	}
@@ -313,7 +328,7 @@ func (n *node) cacheSettings() []string {
 	return []string{
 		"EHSM_DKEYCACHE_LISTEN=unix:" + n.path("cache.sock"), "EHSM_DKEYCACHE_SERVERS=" + strings.Join(servers, ","),
 		"EHSM_DKEYCACHE_DOMAIN_ID=" + n.site.domain, "EHSM_DKEYCACHE_SIM=" + n.path("tee.sock"),
-		"EHSM_DKEYCACHE_COLLATERAL=" + n.path("collateral.bin"), "EHSM_DKEYCACHE_HEARTBEAT=300ms",
+		"EHSM_DKEYCACHE_COLLATERAL=" + n.path("collateral.bin"), "EHSM_DKEYCACHE_HEARTBEAT=300ms", n.failpoints(),
 	}
 }
 
