@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
@@ -40,11 +41,7 @@ func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing se
 	if len(q.Info) > tee.MaxKeyInfo {
 		return nil, fmt.Errorf("%w: platform %s has %d bytes of key information, limit %d", tee.ErrKeyRequest, p.Name(), len(q.Info), tee.MaxKeyInfo)
 	}
-	plain := append([]byte(nil), signing.Expose()...)
-	plain = binary.BigEndian.AppendUint32(plain, uint32(len(versions)))
-	for _, dk := range versions {
-		plain = append(plain, dk.Expose()...)
-	}
+	plain := appendKeys(nil, signing, versions)
 	defer clear(plain)
 
 	out := []byte{bundleV1, byte(q.Policy)}
@@ -54,6 +51,22 @@ func seal(p tee.Platform, domain genesis.ID, versions []secret.Bytes, signing se
 	out = append(out, domain[:]...)
 	// The key is fresh with its random KeyID, so the nonce may be constant.
 	return aead.Seal(out, make([]byte, aead.NonceSize()), plain, append([]byte(bundleLabel), out...)), nil
+}
+
+// appendKeys encodes signing key and versions. A version that is not held is
+// written as zeros, which no DomainKey is.
+func appendKeys(dst []byte, signing secret.Bytes, versions []secret.Bytes) []byte {
+	dst = slices.Grow(dst, ed25519.SeedSize+4+KeySize*len(versions)) // or pieces of it would stay behind
+	dst = append(dst, signing.Expose()...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(versions)))
+	for _, dk := range versions {
+		if dk.Len() == 0 {
+			dst = append(dst, make([]byte, KeySize)...)
+			continue
+		}
+		dst = append(dst, dk.Expose()...)
+	}
+	return dst
 }
 
 // unseal opens what seal made, into home. The signing key must be public's.
@@ -110,12 +123,15 @@ func parseBundle(home *secret.Home, public ed25519.PublicKey, domain genesis.ID,
 	}
 	versions := make([]secret.Bytes, len(material))
 	for i, b := range material {
+		if secret.New(b).Equal(secret.New(make([]byte, KeySize))) {
+			continue // forgotten
+		}
 		if versions[i], err = home.Move(b); err != nil {
 			return nil, err
 		}
 	}
-	if len(versions) == 0 {
-		return nil, fmt.Errorf("%w: it holds no version", ErrSeal)
+	if len(versions) == 0 || versions[len(versions)-1].Len() == 0 {
+		return nil, fmt.Errorf("%w: it holds no version, or not the last", ErrSeal)
 	}
 	if !bytes.Equal(publicKey(signing), public) {
 		return nil, fmt.Errorf("%w: its signing key is not the one the genesis names", ErrSeal)

@@ -164,7 +164,7 @@ func FuzzParseBundle(f *testing.F) {
 			return
 		}
 		again := binary.BigEndian.AppendUint32(bytes.Clone(k.signing.Expose()), k.Current())
-		for _, dk := range k.versions {
+		for _, dk := range k.set.Load().versions {
 			again = append(again, dk.Expose()...)
 		}
 		if !bytes.Equal(again, plain) {

@@ -109,22 +109,6 @@ func TestManifestRefusals(t *testing.T) {
 	}
 }
 
-// TestOtherRoot has a draft that asks for more than this code does.
-func TestOtherRoot(t *testing.T) {
-	d, operator, err := manifest.ThrowAway(settings())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Root = manifest.HSM
-	dir := filepath.Join(t.TempDir(), "domain")
-	if err := Create(dir, node(), d, now, operator); !errors.Is(err, ErrRoot) {
-		t.Errorf("got %v, want ErrRoot", err)
-	}
-	if _, err := os.Lstat(dir); err == nil {
-		t.Error("Create left something behind")
-	}
-}
-
 // TestUnsignedGenesis has a domain whose operators are still to sign.
 func TestUnsignedGenesis(t *testing.T) {
 	d, operator, err := manifest.ThrowAway(settings())

@@ -26,28 +26,23 @@ const (
 // that does not allow it: a simulated one, or a TEE in debug mode.
 var ErrSimulated = errors.New("this domain does not allow simulated platforms")
 
-// ErrRoot is returned for a draft that wants the DomainKey to be protected in
-// another way than Create does.
-var ErrRoot = errors.New("the DomainKey would be sealed by the platform")
-
 // Create makes a domain of a single node in dir, which must not exist: its
 // DomainKey, its signing key, the sealed bundle, and the genesis that completes
 // d. operators sign the genesis at once, those of a domain that nobody means to
 // keep; otherwise people do, and Open refuses the domain until they have. Errors:
 // ErrSimulated, ErrRoot, tee.ErrNoSealKey, manifest.ErrInvalid.
 func Create(dir string, p tee.Platform, d *manifest.Draft, now time.Time, operators ...crypto.Signer) error {
+	return create(dir, p, d, nil, now, operators)
+}
+
+// create is Create, with a recovery key unless r is nil.
+func create(dir string, p tee.Platform, d *manifest.Draft, r RecoveryKey, now time.Time, operators []crypto.Signer) error {
 	dir = filepath.Clean(dir) // "domain/" would be its own parent
-	if err := admit(p, &d.Settings); err != nil {
+	if err := admit(p, &d.Terms); err != nil {
 		return err
 	}
-	if d.Root != manifest.Seal {
-		return fmt.Errorf("%w, and the draft asks for %s", ErrRoot, d.Root)
-	}
-	switch _, err := os.Lstat(dir); {
-	case err == nil:
-		return fmt.Errorf("create a domain in %s: it exists already", dir)
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("create a domain: %w", err)
+	if err := absent(dir); err != nil {
+		return err
 	}
 	versions, signing := generate()
 	defer func() {
@@ -55,7 +50,11 @@ func Create(dir string, p tee.Platform, d *manifest.Draft, now time.Time, operat
 			key.Zero()
 		}
 	}()
-	m := d.Complete(publicKey(signing), nil, now)
+	var public *manifest.Recovery
+	if r != nil {
+		public = r.Public()
+	}
+	m := d.Complete(publicKey(signing), public, now)
 	for _, o := range operators {
 		if err := m.Sign(o); err != nil {
 			return err
@@ -70,21 +69,14 @@ func Create(dir string, p tee.Platform, d *manifest.Draft, now time.Time, operat
 	if err != nil {
 		return err
 	}
-	return writeDomain(dir, map[string][]byte{GenesisFile: encoded, BundleFile: bundle})
-}
-
-// admit refuses a platform whose keys the host can read where the domain asks
-// for better.
-func admit(p tee.Platform, s *manifest.Settings) error {
-	switch {
-	case s.AllowSim:
-		return nil
-	case p.Simulated():
-		return ErrSimulated
-	case p.Identity().Debug:
-		return fmt.Errorf("%w, nor TEEs in debug mode", ErrSimulated)
+	files := map[string][]byte{}
+	if r != nil {
+		if files, err = r.Shares(genesis.ID(m.Hash()), m.Statement.Version); err != nil {
+			return err
+		}
 	}
-	return nil
+	files[GenesisFile], files[BundleFile] = encoded, bundle
+	return writeDomain(dir, files)
 }
 
 // writeDomain writes all files or none: they appear with the rename of their
@@ -143,14 +135,14 @@ func syncDir(path string) error {
 // Open opens the domain in dir, with its keys in home, which must stay open as
 // long as they are used, and returns what its last manifest says. It never makes a
 // new key: a missing, foreign or damaged file is an error. Errors: ErrSeal,
-// ErrSimulated, manifest.ErrFiles, those of manifest.Open and Next, tee.ErrNoSealKey,
+// ErrSimulated, ErrRoot, manifest.ErrFiles, those of manifest.Open and Next, tee.ErrNoSealKey,
 // secret.ErrMemory, fs.ErrNotExist for a missing file.
 func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, *manifest.State, error) {
 	state, err := readState(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := admit(p, &state.Settings); err != nil {
+	if err := admit(p, &state.Terms); err != nil {
 		return nil, nil, err
 	}
 	// No platform gives a key for this request; one without keys says so before
@@ -167,5 +159,6 @@ func Open(dir string, p tee.Platform, home *secret.Home) (*Keyring, *manifest.St
 	if err != nil {
 		return nil, nil, fmt.Errorf("open %s: %w", filepath.Join(dir, BundleFile), err)
 	}
+	keys.root = state.Root
 	return keys, state, nil
 }

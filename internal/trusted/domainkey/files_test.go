@@ -27,7 +27,7 @@ func TestCreate(t *testing.T) {
 	if want := time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC); !g.Date.Equal(want) || g.Format != manifest.Format || g.Version != 1 || !g.Settings.AllowSim || g.Domain != first.Domain() {
 		t.Errorf("Create: genesis is %+v", g)
 	}
-	if first.Current() != 1 || first.Domain() == (genesis.ID{}) || first.versions[0].Equal(secret.New(make([]byte, KeySize))) {
+	if first.Current() != 1 || first.Domain() == (genesis.ID{}) || first.set.Load().versions[0].Equal(secret.New(make([]byte, KeySize))) {
 		t.Error("Create: no DomainKey in the keyring")
 	}
 	message := []byte("test label\x00message")
@@ -68,7 +68,7 @@ func TestCreateHidesKeys(t *testing.T) {
 	k := open(t, dir, node())
 	for _, name := range []string{GenesisFile, BundleFile} {
 		b := get(t, dir, name)
-		for _, s := range []secret.Bytes{k.signing, k.versions[0], k.derived[0]} {
+		for _, s := range []secret.Bytes{k.signing, k.set.Load().versions[0], k.set.Load().derived[RecordWrapping][0]} {
 			if bytes.Contains(b, s.Expose()) {
 				t.Errorf("%s holds a key in the clear", name)
 			}

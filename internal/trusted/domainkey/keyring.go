@@ -13,9 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // KeySize is the size of a DomainKey version, in bytes.
@@ -32,17 +35,30 @@ type Purpose string
 const (
 	RecordWrapping Purpose = "ehsm/record-wrapping/v1\x00" // wraps sealed records
 	ImportToken    Purpose = "ehsm/import-token/v1\x00"    // authenticates import tokens
+	RewrapSalt     Purpose = "ehsm/rewrap-salt/v1\x00"     // makes the salts of records that are wrapped anew
 )
 
-// Keyring is the DomainKey of one domain in all versions held, with the
-// domain's signing key. All of them lie in the Home that it was opened with. It is
-// immutable and safe for concurrent use.
+// Keyring is the DomainKey of one domain in the versions held, with the domain's
+// signing key. All of them lie in the Home that it was opened with. Versions come
+// and go while others use it: it is safe for concurrent use.
 type Keyring struct {
-	domain   genesis.ID
-	signing  secret.Bytes // Ed25519 seed
+	domain  genesis.ID
+	signing secret.Bytes  // Ed25519 seed
+	root    manifest.Root // what the domain has it kept under
+	home    *secret.Home
+
+	current atomic.Uint32
+	set     atomic.Pointer[keySet]
+
+	change sync.Mutex   // one change of set at a time
+	inUse  sync.RWMutex // for reading while keys are in use, for writing while some are zeroed
+}
+
+// keySet are the keys of all versions, that of version n at n-1. A version that is
+// not held is empty; the last one is held.
+type keySet struct {
 	versions []secret.Bytes
-	derived  []secret.Bytes // record wrapping keys, one per version
-	tokens   []secret.Bytes // import token keys, one per version
+	derived  map[Purpose][]secret.Bytes
 }
 
 // generate makes version 1 and a signing key for a domain whose id is not known
@@ -57,21 +73,36 @@ func generate() (versions []secret.Bytes, signing secret.Bytes) {
 // newKeyring derives the keys of all purposes, in home, where signing and
 // versions lie already.
 func newKeyring(home *secret.Home, domain genesis.ID, versions []secret.Bytes, signing secret.Bytes) (*Keyring, error) {
-	k := &Keyring{domain: domain, signing: signing, versions: versions}
-	var err error
-	if k.derived, err = derive(home, RecordWrapping, domain, versions); err != nil {
+	k := &Keyring{domain: domain, signing: signing, home: home}
+	set, err := newKeySet(home, domain, versions)
+	if err != nil {
 		return nil, err
 	}
-	k.tokens, err = derive(home, ImportToken, domain, versions)
-	return k, err
+	k.set.Store(set)
+	k.current.Store(k.Newest())
+	return k, nil
+}
+
+func newKeySet(home *secret.Home, domain genesis.ID, versions []secret.Bytes) (*keySet, error) {
+	s := &keySet{versions: versions, derived: map[Purpose][]secret.Bytes{}}
+	var err error
+	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt} {
+		if s.derived[p], err = derive(home, p, domain, versions); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // derive returns the key of a purpose for each DomainKey version. It is HKDF-Expand
 // of RFC 5869 section 2.3 for a key of one block, written out because hkdf.Expand
 // leaves copies of the key behind.
 func derive(home *secret.Home, p Purpose, domain genesis.ID, versions []secret.Bytes) ([]secret.Bytes, error) {
-	keys := make([]secret.Bytes, 0, len(versions))
-	for _, dk := range versions {
+	keys := make([]secret.Bytes, len(versions))
+	for i, dk := range versions {
+		if dk.Len() == 0 {
+			continue
+		}
 		key, err := home.Make(KeySize)
 		if err != nil {
 			return nil, fmt.Errorf("derive the key for %s: %w", strings.TrimSuffix(string(p), "\x00"), err)
@@ -79,7 +110,7 @@ func derive(home *secret.Home, p Purpose, domain genesis.ID, versions []secret.B
 		m := hmac.New(sha256.New, dk.Expose())
 		m.Write(append(append([]byte(p), domain[:]...), 1))
 		m.Sum(key.Expose()[:0]) // in place
-		keys = append(keys, key)
+		keys[i] = key
 	}
 	return keys, nil
 }
@@ -87,23 +118,25 @@ func derive(home *secret.Home, p Purpose, domain genesis.ID, versions []secret.B
 // Domain returns the id of the domain.
 func (k *Keyring) Domain() genesis.ID { return k.domain }
 
-// Current returns the number of the version that new records are wrapped with.
-func (k *Keyring) Current() uint32 { return uint32(len(k.versions)) }
+// Newest returns the number of the newest version held.
+func (k *Keyring) Newest() uint32 { return uint32(len(k.set.Load().versions)) }
 
-// RecordWrapping returns the purpose key of a DomainKey version, 32 bytes.
-// Errors: ErrNoVersion.
-func (k *Keyring) RecordWrapping(version uint32) (secret.Bytes, error) {
-	return ofVersion(k.derived, version)
-}
+// Current returns the number of the version that new records are wrapped with: the
+// newest that was held when the keyring was opened, and what Advance made of it.
+func (k *Keyring) Current() uint32 { return k.current.Load() }
 
-// ImportToken returns the key of a DomainKey version that authenticates import
-// tokens, 32 bytes. Errors: ErrNoVersion.
-func (k *Keyring) ImportToken(version uint32) (secret.Bytes, error) {
-	return ofVersion(k.tokens, version)
-}
+// Hold keeps keys that Key returns from being zeroed until Release, which must
+// follow soon: forgetting a version waits for it. It does not nest.
+func (k *Keyring) Hold() { k.inUse.RLock() }
 
-func ofVersion(keys []secret.Bytes, version uint32) (secret.Bytes, error) {
-	if version == 0 || int64(version) > int64(len(keys)) {
+// Release ends Hold.
+func (k *Keyring) Release() { k.inUse.RUnlock() }
+
+// Key returns the key of a purpose of a DomainKey version, 32 bytes. It may be used
+// between Hold and Release. Errors: ErrNoVersion.
+func (k *Keyring) Key(p Purpose, version uint32) (secret.Bytes, error) {
+	keys := k.set.Load().derived[p]
+	if version == 0 || int64(version) > int64(len(keys)) || keys[version-1].Len() == 0 {
 		return secret.Bytes{}, fmt.Errorf("%w: version %d", ErrNoVersion, version)
 	}
 	return keys[version-1], nil

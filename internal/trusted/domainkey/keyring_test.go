@@ -37,7 +37,7 @@ func TestReleasedBundlesOpen(t *testing.T) {
 			t.Errorf("%s: current version is %d, want %d", b.Name, k.Current(), len(b.DomainKeys))
 		}
 		for i, want := range b.RecordWrapping {
-			got, err := k.RecordWrapping(uint32(i + 1))
+			got, err := k.Key(RecordWrapping, uint32(i+1))
 			if err != nil || !bytes.Equal(got.Expose(), want) {
 				t.Errorf("%s: record wrapping key of version %d: got %x, %v, want %x", b.Name, i+1, got.Expose(), err, want)
 			}
@@ -56,7 +56,7 @@ func TestRecordWrappingByHand(t *testing.T) {
 	m.Write([]byte("ehsm/record-wrapping/v1\x00"))
 	m.Write(domain[:])
 	m.Write([]byte{1})
-	got, err := ring.RecordWrapping(1)
+	got, err := ring.Key(RecordWrapping, 1)
 	if err != nil || !bytes.Equal(got.Expose(), m.Sum(nil)) {
 		t.Errorf("RecordWrapping: got %x, %v, want %x", got.Expose(), err, m.Sum(nil))
 	}
@@ -70,7 +70,7 @@ func TestVersionsNotHeld(t *testing.T) {
 	b := releasedBundles(t)[1]
 	k := open(t, b.write(t), b.platform())
 	for _, version := range []uint32{0, k.Current() + 1, math.MaxInt32, math.MaxUint32} {
-		if got, err := k.RecordWrapping(version); !errors.Is(err, ErrNoVersion) || got.Len() != 0 {
+		if got, err := k.Key(RecordWrapping, version); !errors.Is(err, ErrNoVersion) || got.Len() != 0 {
 			t.Errorf("version %d: got %d bytes, %v, want ErrNoVersion", version, got.Len(), err)
 		}
 	}

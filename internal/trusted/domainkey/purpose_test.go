@@ -27,13 +27,13 @@ func TestImportTokenByHand(t *testing.T) {
 		m.Write([]byte("ehsm/import-token/v1\x00"))
 		m.Write(domain[:])
 		m.Write([]byte{1})
-		got, err := ring.ImportToken(uint32(i + 1))
+		got, err := ring.Key(ImportToken, uint32(i+1))
 		if err != nil || !bytes.Equal(got.Expose(), m.Sum(nil)) {
 			t.Errorf("ImportToken(%d): got %x, %v, want %x", i+1, got.Expose(), err, m.Sum(nil))
 		}
 	}
 	const known = "b9faf9cdaabd2daa6eb2b412d97a1d2b82582db0896efff3c762f2f8e6ea8856"
-	if got, _ := ring.ImportToken(1); hex.EncodeToString(got.Expose()) != known {
+	if got, _ := ring.Key(ImportToken, 1); hex.EncodeToString(got.Expose()) != known {
 		t.Errorf("ImportToken(1): got %x, want %s", got.Expose(), known)
 	}
 }
@@ -43,18 +43,22 @@ func TestPurposesDiffer(t *testing.T) {
 	k := open(t, b.write(t), b.platform())
 	seen := map[string]bool{}
 	for version := uint32(1); version <= k.Current(); version++ {
-		wrapping, _ := k.RecordWrapping(version)
-		token, err := k.ImportToken(version)
+		wrapping, _ := k.Key(RecordWrapping, version)
+		token, err := k.Key(ImportToken, version)
 		if err != nil || token.Len() != KeySize {
 			t.Errorf("ImportToken(%d): got %d bytes, %v", version, token.Len(), err)
 		}
-		seen[string(wrapping.Expose())], seen[string(token.Expose())] = true, true
+		salt, err := k.Key(RewrapSalt, version)
+		if err != nil || salt.Len() != KeySize {
+			t.Errorf("Key(RewrapSalt, %d): got %d bytes, %v", version, salt.Len(), err)
+		}
+		seen[string(wrapping.Expose())], seen[string(token.Expose())], seen[string(salt.Expose())] = true, true, true
 	}
-	if want := 2 * int(k.Current()); len(seen) != want {
+	if want := 3 * int(k.Current()); len(seen) != want {
 		t.Errorf("got %d different keys, want %d", len(seen), want)
 	}
 	for _, version := range []uint32{0, k.Current() + 1, math.MaxUint32} {
-		if got, err := k.ImportToken(version); !errors.Is(err, ErrNoVersion) || got.Len() != 0 {
+		if got, err := k.Key(ImportToken, version); !errors.Is(err, ErrNoVersion) || got.Len() != 0 {
 			t.Errorf("ImportToken(%d): got %d bytes, %v, want ErrNoVersion", version, got.Len(), err)
 		}
 	}

@@ -1,8 +1,6 @@
 package domainkey
 
 import (
-	"crypto/ed25519"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,9 +55,9 @@ func nameOf(version uint64) string {
 
 // Unseal opens the bundle in dir, which must be of the domain of s, with its keys
 // in home, which must stay open as long as they are used. Errors: ErrSeal,
-// ErrSimulated, secret.ErrMemory; fs.ErrNotExist where there is no bundle.
+// ErrSimulated, ErrRoot, secret.ErrMemory; fs.ErrNotExist where there is no bundle.
 func Unseal(dir string, p tee.Platform, home *secret.Home, s *manifest.State) (*Keyring, error) {
-	if err := admit(p, &s.Settings); err != nil {
+	if err := admit(p, &s.Terms); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, BundleFile)
@@ -72,15 +70,24 @@ func Unseal(dir string, p tee.Platform, home *secret.Home, s *manifest.State) (*
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	keys.root = s.Root
 	return keys, nil
 }
 
 // Seal writes the bundle of k to dir, in place of an older one, for this program
-// on this machine. Errors: tee.ErrNoSealKey.
+// on this machine. p must keep it as the domain asks for. Errors: ErrRoot,
+// tee.ErrNoSealKey.
 func (k *Keyring) Seal(dir string, p tee.Platform) error {
+	if err := kept(p, k.root); err != nil {
+		return err
+	}
 	var bundle []byte
 	var err error
-	secret.Do(func() { bundle, err = seal(p, k.domain, k.versions, k.signing) })
+	secret.Do(func() {
+		k.Hold()
+		defer k.Release()
+		bundle, err = seal(p, k.domain, k.set.Load().versions, k.signing)
+	})
 	if err != nil {
 		return err
 	}
@@ -115,16 +122,13 @@ func replaceFile(dir, name string, b []byte) error {
 }
 
 // Export returns the keys for another TEE of the domain: signing seed, number of
-// versions in four bytes, versions. The caller zeroes it; package provision seals
-// it for an attested peer, and nothing else may be done with it.
+// versions in four bytes, versions; of one that is not held zeros. The caller zeroes
+// it; package provision seals it for an attested peer, and nothing else may be done
+// with it.
 func (k *Keyring) Export() secret.Bytes {
-	plain := make([]byte, 0, ed25519.SeedSize+4+KeySize*len(k.versions))
-	plain = append(plain, k.signing.Expose()...)
-	plain = binary.BigEndian.AppendUint32(plain, uint32(len(k.versions)))
-	for _, dk := range k.versions {
-		plain = append(plain, dk.Expose()...)
-	}
-	return secret.New(plain)
+	k.Hold()
+	defer k.Release()
+	return secret.New(appendKeys(nil, k.signing, k.set.Load().versions))
 }
 
 // Import reads what Export returned, into home, and zeroes it. The signing key
@@ -132,15 +136,9 @@ func (k *Keyring) Export() secret.Bytes {
 // secret.ErrMemory.
 func Import(home *secret.Home, s *manifest.State, exported secret.Bytes) (keys *Keyring, err error) {
 	secret.Do(func() { keys, err = parseBundle(home, s.DomainKey, s.Domain, exported.Expose()) })
-	return keys, err
-}
-
-// Extends reports whether k has everything that old has: the same domain, signing
-// key and versions, and perhaps later ones. Keys are compared in constant time.
-func (k *Keyring) Extends(old *Keyring) bool {
-	same := k.domain == old.domain && k.signing.Equal(old.signing) && len(k.versions) >= len(old.versions)
-	for i := 0; same && i < len(old.versions); i++ {
-		same = k.versions[i].Equal(old.versions[i])
+	if err != nil {
+		return nil, err
 	}
-	return same
+	keys.root = s.Root
+	return keys, nil
 }
