@@ -136,11 +136,7 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 		line("code", "none is admitted to a domain of several TEEs")
 	}
 	for _, c := range s.Code {
-		if c.MREnclave != (manifest.Hash{}) {
-			line("code", "%s with measurement %s", c.Role, c.MREnclave)
-		} else {
-			line("code", "%s of signer %s, product %d from version %d on", c.Role, c.MRSigner, c.Product, c.MinSVN)
-		}
+		line("code", "%s %s", c.Role, c.Program())
 	}
 	if len(s.Platforms) == 0 && !s.AnyPlatform {
 		line("platforms", "none is admitted to a domain of several TEEs")
@@ -149,16 +145,15 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 		line("platforms", "ANY: an attestation key extracted from any machine is enough")
 	}
 	for _, p := range s.Platforms {
-		if p.Serial != "" {
-			line("platform", "%s with PCK serial %s", p.Name, p.Serial)
-		} else {
-			line("platform", "%s with PPID %s", p.Name, p.PPID)
-		}
+		line("platform", "%s with %s", p.Name, p.Number())
 	}
 	for _, c := range s.Accept {
 		line("accepted", "%s for %s, because: %s", c.Status, c.Advisory, c.Reason)
 	}
 	line("collateral", "evaluation number %d or higher", s.MinEvaluation)
+	if s.SNPMinTCB != (manifest.SNPTCB{}) {
+		line("SEV-SNP", "firmware from %v on", s.SNPMinTCB)
+	}
 	line("grace", "%d hours out of date, %d hours past the collateral's end", s.TCBGrace, s.CollateralGrace)
 	line("requests", "timestamps within %d s", s.RequestWindow)
 	line("plain enrollment", "%s", s.Enrollment)

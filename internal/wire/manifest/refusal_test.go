@@ -138,6 +138,38 @@ func TestFormatRefusals(t *testing.T) {
 			s.Settings.Code = append(s.Settings.Code, c)
 		}},
 		{"too much code", func(s *Statement) {
+		{"guest of both kinds", func(s *Statement) {
+			s.Settings.SNPMinTCB = SNPTCB{SNP: 8}
+			s.Settings.Code[1] = Code{Role: RoleCore, TDX: TDXGuest{MRTD: Register{1}}, SNP: SNPGuest{Measurement: Register{1}}}
+		}},
+		{"guest that is an enclave", func(s *Statement) { s.Settings.Code[1].TDX.MRTD = Register{1} }},
+		{"guest with a signer", func(s *Statement) { s.Settings.Code[0].TDX.MRTD = Register{1} }},
+		{"guest with a version", func(s *Statement) {
+			s.Settings.Code[1] = Code{Role: RoleCore, TDX: TDXGuest{MRTD: Register{1}}, MinSVN: 1}
+		}},
+		{"guest with a product", func(s *Statement) {
+			s.Settings.Code[1] = Code{Role: RoleCore, TDX: TDXGuest{MRTD: Register{1}}, Product: 1}
+		}},
+		{"TDX guest without mrtd", func(s *Statement) {
+			s.Settings.Code[1] = Code{Role: RoleCore, TDX: TDXGuest{RTMR0: Register{1}}}
+		}},
+		{"SEV-SNP guest without measurement", func(s *Statement) {
+			s.Settings.SNPMinTCB = SNPTCB{SNP: 8}
+			s.Settings.Code[1] = Code{Role: RoleCore, SNP: SNPGuest{HostData: Hash{1}}}
+		}},
+		{"SEV-SNP guest without a least TCB", func(s *Statement) {
+			s.Settings.Code[1] = Code{Role: RoleCore, SNP: SNPGuest{Measurement: Register{1}}}
+		}},
+		{"guest twice in a role", func(s *Statement) {
+			c := Code{Role: RoleCore, TDX: TDXGuest{MRTD: Register{1}}}
+			s.Settings.Code = append(s.Settings.Code, c, c)
+		}},
+		{"platform with PPID and chip", func(s *Statement) { s.Settings.Platforms[0].Chip = ChipID{1} }},
+		{"platform with serial and chip", func(s *Statement) { s.Settings.Platforms[1].Chip = ChipID{1} }},
+		{"chip twice", func(s *Statement) {
+			s.Settings.Platforms[0] = Platform{Name: "a", Chip: ChipID{1}}
+			s.Settings.Platforms[1] = Platform{Name: "b", Chip: ChipID{1}}
+		}},
 			many(maxCode, func(i int) {
 				s.Settings.Code = append(s.Settings.Code, Code{Role: RoleCore, MREnclave: Hash{99, byte(i)}})
 			})

@@ -42,8 +42,11 @@ const (
 	Sync    Audit = "sync" // every entry before the reply
 )
 
-// IntelSGX names Intel's SGX root CA, of which the verifier has the certificate.
-const IntelSGX = "intel-sgx"
+// Trust roots, of which the verifiers have the certificates.
+const (
+	IntelSGX = "intel-sgx" // Intel's SGX root CA, which vouches for TDX too
+	AMDSNP   = "amd-snp"   // AMD's root keys of Milan and Genoa
+)
 
 // Settings are everything that decides security in a domain. TEE programs take
 // them from here and from nowhere else.
@@ -74,6 +77,8 @@ type Settings struct {
 	// TCBGrace is for how long, in hours, an admitted platform may be out of date.
 	TCBGrace int `json:"tcbGraceHours"`
 	// CollateralGrace is for how long after its end, in hours, collateral serves an
+	// SNPMinTCB is what the firmware of SEV-SNP chips must reach; zero: none does.
+	SNPMinTCB SNPTCB `json:"snpMinTcb,omitzero"`
 	// admitted platform.
 	CollateralGrace int `json:"collateralGraceHours"`
 	// RequestWindow is how far a request's timestamp may lie from now, in seconds.
@@ -177,7 +182,7 @@ func (s *Settings) validateNumbers() error {
 }
 
 func (s *Settings) validateRoots() error {
-	if err := validateNames("trustRoots", s.TrustRoots, []string{IntelSGX}); err != nil {
+	if err := validateNames("trustRoots", s.TrustRoots, []string{IntelSGX, AMDSNP}); err != nil {
 		return err
 	}
 	switch {

@@ -158,6 +158,7 @@ func (c *changes) settings(old, new *manifest.Settings) {
 	c.platforms(old.Platforms, new.Platforms)
 	c.accept(old.Accept, new.Accept)
 	c.numbers(old, new)
+	c.snpTCB(old.SNPMinTCB, new.SNPMinTCB)
 	names(c, "settings.disabledKeySpecs", old.DisabledKeySpecs, new.DisabledKeySpecs, Stricter, Weaker)
 	names(c, "settings.disabledPaddings", old.DisabledPaddings, new.DisabledPaddings, Stricter, Weaker)
 }
@@ -199,6 +200,21 @@ func (c *changes) numbers(old, new *manifest.Settings) {
 }
 
 // names compares lists of names.
+// snpTCB compares the least TCB of SEV-SNP: one level that is lower accepts more.
+func (c *changes) snpTCB(old, new manifest.SNPTCB) {
+	none := manifest.SNPTCB{}
+	lower := new.Bootloader < old.Bootloader || new.TEE < old.TEE || new.SNP < old.SNP || new.Microcode < old.Microcode
+	switch {
+	case old == new:
+	case old == none:
+		c.add("settings.snpMinTcb", Admits, "SEV-SNP chips from %v on", new)
+	case new == none:
+		c.add("settings.snpMinTcb", Stricter, "no SEV-SNP chip any more")
+	default:
+		c.add("settings.snpMinTcb", toward(lower), "%v -> %v", old, new)
+	}
+}
+
 func names[T ~string](c *changes, path string, old, new []T, added, removed Effect) {
 	for _, name := range new {
 		if !slices.Contains(old, name) {
@@ -234,17 +250,12 @@ func (c *changes) code(old, new []manifest.Code) {
 	}
 }
 
-func program(c manifest.Code) string {
-	if c.MREnclave != (manifest.Hash{}) {
-		return fmt.Sprintf("%s with measurement %s", c.Role, c.MREnclave)
-	}
-	return fmt.Sprintf("%s of signer %s, product %d from version %d on", c.Role, c.MRSigner, c.Product, c.MinSVN)
-}
+func program(c manifest.Code) string { return c.Role + " " + c.Program() }
 
 func (c *changes) platforms(old, new []manifest.Platform) {
 	const path = "settings.platforms"
 	same := func(a manifest.Platform) func(manifest.Platform) bool {
-		return func(b manifest.Platform) bool { return a.PPID == b.PPID && a.Serial == b.Serial }
+		return func(b manifest.Platform) bool { return a.PPID == b.PPID && a.Serial == b.Serial && a.Chip == b.Chip }
 	}
 	for _, a := range new {
 		i := slices.IndexFunc(old, same(a))
@@ -262,12 +273,7 @@ func (c *changes) platforms(old, new []manifest.Platform) {
 	}
 }
 
-func machine(p manifest.Platform) string {
-	if p.Serial != "" {
-		return fmt.Sprintf("%q with PCK serial %s", p.Name, p.Serial)
-	}
-	return fmt.Sprintf("%q with PPID %s", p.Name, p.PPID)
-}
+func machine(p manifest.Platform) string { return fmt.Sprintf("%q with %s", p.Name, p.Number()) }
 
 func (c *changes) accept(old, new []genesis.Acceptance) {
 	const path = "settings.accept"

@@ -75,6 +75,22 @@ func TestWords(t *testing.T) {
 			`ADMITS settings.platforms: "two" with PCK serial 0b`, `settings.platforms: "two" with PCK serial 0a is out`}},
 		{"platform's name", set(func(s *manifest.Settings) { s.Platforms[0].Name = "uno" }), []string{
 			`settings.platforms: "one" with PPID 01` + strings.Repeat("0", 30) + ` is called "uno" now`}},
+		{"TDX guest", set(func(s *manifest.Settings) {
+			s.Code[1] = manifest.Code{Role: "dkeyserver", TDX: manifest.TDXGuest{MRTD: manifest.Register{4}, RTMR3: manifest.Register{5}}}
+		}), []string{
+			"ADMITS settings.code: dkeyserver in the TDX guest with MRTD 04" + strings.Repeat("0", 94) + ", RTMR0 " + strings.Repeat("0", 96) + ", RTMR1 " + strings.Repeat("0", 96) +
+				", RTMR2 " + strings.Repeat("0", 96) + ", RTMR3 05" + strings.Repeat("0", 94) + ", MRCONFIGID " + strings.Repeat("0", 96),
+			"settings.code: dkeyserver with measurement 03" + strings.Repeat("0", 62) + " is out"}},
+		{"SEV-SNP guest", set(func(s *manifest.Settings) {
+			s.Code = append(s.Code, manifest.Code{Role: "core", SNP: manifest.SNPGuest{Measurement: manifest.Register{4}, HostData: manifest.Hash{6}}})
+			s.SNPMinTCB = manifest.SNPTCB{Bootloader: 3, SNP: 8, Microcode: 115}
+		}), []string{
+			"ADMITS settings.code: core in the SEV-SNP guest with measurement 04" + strings.Repeat("0", 94) + ", host data 06" + strings.Repeat("0", 62),
+			"ADMITS settings.snpMinTcb: SEV-SNP chips from bootloader 3, TEE 0, SNP 8, microcode 115 on"}},
+		{"chip", set(func(s *manifest.Settings) {
+			s.Platforms[1] = manifest.Platform{Name: "two", Chip: manifest.ChipID{7}}
+		}), []string{
+			`ADMITS settings.platforms: "two" with chip id 07` + strings.Repeat("0", 126), `settings.platforms: "two" with PCK serial 0a is out`}},
 		{"acceptance", set(func(s *manifest.Settings) { s.Accept[0].Advisory = "INTEL-SA-00657" }), []string{
 			"WEAKER settings.accept: OutOfDate for INTEL-SA-00657 is accepted, because: why", "settings.accept: OutOfDate for INTEL-SA-00615 is no longer accepted"}},
 		{"reason", set(func(s *manifest.Settings) { s.Accept[0].Reason = "so" }), []string{"settings.accept: OutOfDate for INTEL-SA-00615 is accepted, now because: so"}},
@@ -102,6 +118,28 @@ func TestWords(t *testing.T) {
 		}
 		if !slices.Equal(got, row.want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", row.name, strings.Join(got, "\n"), strings.Join(row.want, "\n"))
+		}
+	}
+}
+
+// TestSNPMinTCB has each way that the least TCB can change.
+func TestSNPMinTCB(t *testing.T) {
+	was := manifest.SNPTCB{Bootloader: 3, TEE: 1, SNP: 8, Microcode: 115}
+	for name, row := range map[string]struct {
+		new  manifest.SNPTCB
+		want Effect
+	}{
+		"higher":              {manifest.SNPTCB{Bootloader: 4, TEE: 1, SNP: 8, Microcode: 115}, Stricter},
+		"one higher, one not": {manifest.SNPTCB{Bootloader: 4, TEE: 1, SNP: 8, Microcode: 114}, Weaker},
+		"TEE lower":           {manifest.SNPTCB{Bootloader: 3, SNP: 8, Microcode: 115}, Weaker},
+		"SNP lower":           {manifest.SNPTCB{Bootloader: 3, TEE: 1, SNP: 7, Microcode: 115}, Weaker},
+		"bootloader lower":    {manifest.SNPTCB{TEE: 1, SNP: 8, Microcode: 115}, Weaker},
+		"none":                {manifest.SNPTCB{}, Stricter},
+	} {
+		old, new := terms(), terms()
+		old.Settings.SNPMinTCB, new.Settings.SNPMinTCB = was, row.new
+		if got := Terms(old, new); len(got) != 1 || got[0].Effect != row.want {
+			t.Errorf("%s: got %v, want %s", name, got, row.want)
 		}
 	}
 }
@@ -170,12 +208,21 @@ func everyField(t *testing.T, shape reflect.Value, at []int) (n int) {
 
 // everyElement changes the fields of the first entry of a list.
 func everyElement(t *testing.T, name string, shape reflect.Type, at []int) (n int) {
-	for i := range shape.NumField() {
-		new := base()
-		alter(t, reflect.ValueOf(new).Elem().FieldByIndex(at).Index(0).Field(i))
-		n++
-		if len(Statements(base(), new)) == 0 {
-			t.Errorf("%s.%s: a change of it is not shown", name, shape.Field(i).Name)
+	for _, f := range reflect.VisibleFields(shape) {
+		paths := [][]int{f.Index}
+		if f.Type.Kind() == reflect.Struct {
+			paths = nil
+			for i := range f.Type.NumField() {
+				paths = append(paths, append(slices.Clone(f.Index), i))
+			}
+		}
+		for _, path := range paths {
+			new := base()
+			alter(t, reflect.ValueOf(new).Elem().FieldByIndex(at).Index(0).FieldByIndex(path))
+			n++
+			if len(Statements(base(), new)) == 0 {
+				t.Errorf("%s.%s %v: a change of it is not shown", name, f.Name, path)
+			}
 		}
 	}
 	return n
@@ -191,7 +238,7 @@ func alter(t *testing.T, v reflect.Value) {
 		v.SetBool(!v.Bool())
 	case reflect.Int:
 		v.SetInt(v.Int() + 1)
-	case reflect.Uint16, reflect.Uint32:
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
 		v.SetUint(v.Uint() + 1)
 	case reflect.Array:
 		v.Index(0).SetUint(v.Index(0).Uint() ^ 0x80)
