@@ -137,7 +137,6 @@ func TestFormatRefusals(t *testing.T) {
 			c.Role, c.MinSVN = RoleDKeyServer, 9
 			s.Settings.Code = append(s.Settings.Code, c)
 		}},
-		{"too much code", func(s *Statement) {
 		{"guest of both kinds", func(s *Statement) {
 			s.Settings.SNPMinTCB = SNPTCB{SNP: 8}
 			s.Settings.Code[1] = Code{Role: RoleCore, TDX: TDXGuest{MRTD: Register{1}}, SNP: SNPGuest{Measurement: Register{1}}}
@@ -170,6 +169,7 @@ func TestFormatRefusals(t *testing.T) {
 			s.Settings.Platforms[0] = Platform{Name: "a", Chip: ChipID{1}}
 			s.Settings.Platforms[1] = Platform{Name: "b", Chip: ChipID{1}}
 		}},
+		{"too much code", func(s *Statement) {
 			many(maxCode, func(i int) {
 				s.Settings.Code = append(s.Settings.Code, Code{Role: RoleCore, MREnclave: Hash{99, byte(i)}})
 			})

@@ -74,11 +74,11 @@ type Settings struct {
 	Accept []genesis.Acceptance `json:"accept,omitempty"`
 	// MinEvaluation is the least tcbEvaluationDataNumber of collateral.
 	MinEvaluation uint32 `json:"minEvaluationNumber,omitempty"`
+	// SNPMinTCB is what the firmware of SEV-SNP chips must reach; zero: none does.
+	SNPMinTCB SNPTCB `json:"snpMinTcb,omitzero"`
 	// TCBGrace is for how long, in hours, an admitted platform may be out of date.
 	TCBGrace int `json:"tcbGraceHours"`
 	// CollateralGrace is for how long after its end, in hours, collateral serves an
-	// SNPMinTCB is what the firmware of SEV-SNP chips must reach; zero: none does.
-	SNPMinTCB SNPTCB `json:"snpMinTcb,omitzero"`
 	// admitted platform.
 	CollateralGrace int `json:"collateralGraceHours"`
 	// RequestWindow is how far a request's timestamp may lie from now, in seconds.

@@ -199,7 +199,6 @@ func (c *changes) numbers(old, new *manifest.Settings) {
 	}
 }
 
-// names compares lists of names.
 // snpTCB compares the least TCB of SEV-SNP: one level that is lower accepts more.
 func (c *changes) snpTCB(old, new manifest.SNPTCB) {
 	none := manifest.SNPTCB{}
@@ -215,6 +214,7 @@ func (c *changes) snpTCB(old, new manifest.SNPTCB) {
 	}
 }
 
+// names compares lists of names.
 func names[T ~string](c *changes, path string, old, new []T, added, removed Effect) {
 	for _, name := range new {
 		if !slices.Contains(old, name) {
