@@ -24,6 +24,7 @@ import (
 type (
 	Config  = session.Config  // who one is and who is wanted
 	Policy  = session.Policy  // who is accepted
+	Lister  = session.Lister  // a Policy that knows since when
 	Limit   = session.Limit   // what handshakes of strangers may cost
 	Conn    = session.Conn    // an open channel
 	Peer    = session.Peer    // who the other end has proved to be

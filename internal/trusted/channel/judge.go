@@ -27,12 +27,32 @@ func (q quotes) Judge(ctx context.Context, c session.Claim) (v session.Verdict, 
 		return v, err
 	}
 	d, err := validate.Check(c.Policy, &r, validate.Input{
-		Now: c.Now, ReportData: c.ReportData, Admitted: q.cfg.Policy.Admitted(r.Platform),
+		Now: c.Now, ReportData: c.ReportData, Admitted: q.admitted(&r),
 	})
 	if err != nil { // check: quote-wanted
 		return v, err
 	}
 	return session.Verdict{Identity: sgx.Identity(r.Report), Decision: d, Quote: &r, Until: until(&r, d)}, nil
+}
+
+// admitted says whether grace periods apply to a machine: because this program has
+// accepted it without one, or because it had been admitted already when it fell
+// behind. The latter a program knows that has just started, as all do after a power
+// failure. A machine that was admitted later is judged as it is.
+func (q quotes) admitted(r *verify.Result) bool {
+	if q.cfg.Policy.Admitted(r.Platform) {
+		return true
+	}
+	l, ok := q.cfg.Policy.(session.Lister)
+	if !ok {
+		return false
+	}
+	behind := r.Expires
+	if !r.OutOfDateSince.IsZero() && r.OutOfDateSince.Before(behind) {
+		behind = r.OutOfDateSince
+	}
+	since := l.ListedSince(r.Platform)
+	return !since.IsZero() && !since.After(behind)
 }
 
 // until is when the first of what the verdict rests on ends. With a grace period

@@ -245,6 +245,31 @@ func (d *Domain) Admitted(p verify.Platform) bool {
 	return d.admitted[p.PPID]
 }
 
+// ListedSince implements channel.Lister, by the dates of manifests. The host writes
+// none of them, and does not gain by withholding one.
+func (d *Domain) ListedSince(p verify.Platform) (since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := len(d.states) - 1; i >= 0; i-- {
+		if !lists(d.states[i], p) {
+			return since
+		}
+		since = d.states[i].Date
+	}
+	return since
+}
+
+// lists says whether a manifest names a machine.
+func lists(s *manifest.State, p verify.Platform) bool {
+	for _, m := range s.Settings.Platforms {
+		byPPID := m.PPID != [16]byte{}
+		if byPPID && m.PPID == p.PPID || !byPPID && m.Serial != "" && m.Serial == p.Serial {
+			return true
+		}
+	}
+	return false
+}
+
 // Manifest implements channel.Policy.
 func (d *Domain) Manifest() uint64 { return d.State().Version }
 

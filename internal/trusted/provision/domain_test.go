@@ -217,3 +217,43 @@ func TestMachinesWithoutGraceAreRemembered(t *testing.T) {
 		t.Errorf("floor is %v", d.Floor())
 	}
 }
+
+// TestListedSince has a machine that comes and goes: what counts is since when each
+// manifest names it.
+func TestListedSince(t *testing.T) {
+	a := newRealm(t)
+	one, two := ppid(t, 0), ppid(t, 1)
+	both := []manifest.Platform{{Name: "one", PPID: one}, {Name: "two", PPID: two}}
+	serial := []manifest.Platform{{Name: "one", PPID: one}, {Name: "two", Serial: "0a0b"}}
+	dates := []time.Time{a.last.Date}
+	for i, platforms := range [][]manifest.Platform{both, both[:1], both, both, serial} {
+		dates = append(dates, a.last.Date.Add(time.Hour))
+		a.next(t, func(s *manifest.Statement) {
+			s.Date, s.Settings.Platforms, s.Settings.RequestWindow = dates[i+1], platforms, 100+i
+		})
+	}
+	for name, row := range map[string]struct {
+		machine  verify.Platform
+		versions int
+		want     time.Time
+	}{
+		"from the genesis on":    {verify.Platform{PPID: one}, 6, dates[0]},
+		"at the genesis":         {verify.Platform{PPID: two}, 1, dates[0]},
+		"in the next one too":    {verify.Platform{PPID: two}, 2, dates[0]},
+		"taken out":              {verify.Platform{PPID: two}, 3, time.Time{}},
+		"back again":             {verify.Platform{PPID: two}, 4, dates[3]},
+		"for two manifests":      {verify.Platform{PPID: two}, 5, dates[3]},
+		"by another number":      {verify.Platform{PPID: two, Serial: "0a0b"}, 6, dates[3]},
+		"by a number it has not": {verify.Platform{PPID: two, Serial: "0a0c"}, 6, time.Time{}},
+		"a stranger":             {verify.Platform{PPID: [16]byte{9}}, 6, time.Time{}},
+		"no numbers":             {verify.Platform{}, 6, time.Time{}},
+	} {
+		d, err := OpenDomain(a.last.Domain, a.files[:row.versions], clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.ListedSince(row.machine); !got.Equal(row.want) {
+			t.Errorf("%s: got %v, want %v", name, got, row.want)
+		}
+	}
+}

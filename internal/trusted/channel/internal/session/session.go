@@ -126,6 +126,13 @@ type Policy interface {
 	Manifest() uint64
 }
 
+// A Lister is a Policy that knows which machines have been admitted for how long.
+type Lister interface {
+	// ListedSince is the date of the first signed statement since which every one has
+	// admitted the platform by name; the zero time if the last does not.
+	ListedSince(verify.Platform) time.Time
+}
+
 // Limits and defaults.
 const (
 	DefaultTimeout = 15 * time.Second // of a handshake
