@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -32,11 +31,11 @@ var ErrSimulated = errors.New("this domain does not allow simulated platforms")
 // keep; otherwise people do, and Open refuses the domain until they have. Errors:
 // ErrSimulated, ErrRoot, tee.ErrNoSealKey, manifest.ErrInvalid.
 func Create(dir string, p tee.Platform, d *manifest.Draft, now time.Time, operators ...crypto.Signer) error {
-	return create(dir, p, d, nil, now, operators)
+	return createDomain(dir, p, d, nil, now, operators)
 }
 
-// create is Create, with a recovery key unless r is nil.
-func create(dir string, p tee.Platform, d *manifest.Draft, r RecoveryKey, now time.Time, operators []crypto.Signer) error {
+// createDomain is Create, with a recovery key unless r is nil.
+func createDomain(dir string, p tee.Platform, d *manifest.Draft, r RecoveryKey, now time.Time, operators []crypto.Signer) error {
 	dir = filepath.Clean(dir) // "domain/" would be its own parent
 	if err := admit(p, &d.Terms); err != nil {
 		return err
