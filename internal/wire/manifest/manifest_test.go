@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -53,7 +54,14 @@ func draft() *Draft {
 }
 
 func recovery() *Recovery {
-	return &Recovery{bytes.Repeat([]byte{6}, 1216), bytes.Repeat([]byte{7}, 32)}
+	return &Recovery{PublicKey: bytes.Repeat([]byte{6}, 1216), Commitment: bytes.Repeat([]byte{7}, 32)}
+}
+
+// endorsed is another recovery key, for q, that a TEE of the domain has made.
+func endorsed(s *State, q *Quorum, n byte) *Recovery {
+	r := &Recovery{PublicKey: bytes.Repeat([]byte{n}, 1216), Commitment: bytes.Repeat([]byte{n}, 32*q.Threshold)}
+	r.Endorsement = ed25519.Sign(key(8), EndorsedText(s.Domain, r, q))
+	return r
 }
 
 // first is the genesis of draft.
@@ -283,7 +291,7 @@ func TestRecoveryFollowsCustodians(t *testing.T) {
 	s := begin(t)
 	m := follow(t, s, func(n *Statement) {
 		n.Custodians = &Quorum{1, []Person{custodian("dave", 4)}}
-		n.Recovery = &Recovery{bytes.Repeat([]byte{8}, 1216), bytes.Repeat([]byte{9}, 32)}
+		n.Recovery = endorsed(s, n.Custodians, 8)
 	})
 	if _, err := s.Next(signed(t, m, 1, 2), made); err != nil {
 		t.Error(err)
@@ -292,8 +300,23 @@ func TestRecoveryFollowsCustodians(t *testing.T) {
 	without.Statement.Recovery = nil
 	if s, err := Open(signed(t, without, 1, 2)); err != nil {
 		t.Error(err)
+	} else if _, err := s.Next(signed(t, follow(t, s, func(n *Statement) { n.Recovery = endorsed(s, n.Custodians, 8) }), 1, 2), made); err != nil {
+		t.Errorf("a first recovery key: %v", err)
+	} else if _, err := s.Next(signed(t, follow(t, s, func(n *Statement) { n.Recovery = recovery() }), 1, 2), made); !errors.Is(err, ErrEndorsed) {
+		t.Errorf("a first recovery key that nobody endorses: got %v", err)
 	} else if _, err := s.Next(signed(t, follow(t, s, func(n *Statement) { n.Custodians = nil }), 1, 2), made); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEndorsedText compares what a TEE signs with the layout in docs/formats.md.
+func TestEndorsedText(t *testing.T) {
+	r := &Recovery{PublicKey: []byte{1, 2}, Commitment: []byte{3}}
+	q := &Quorum{2, []Person{{"a", []byte{4}}, {"bc", []byte{5, 6}}}}
+	want := "6568736d2f7265636f766572792d656e646f7273656d656e742f763100" + strings.Repeat("07", 32) +
+		"00000002" + "0102" + "00000001" + "03" + "00000002" + "00000001" + "61" + "00000001" + "04" + "00000002" + "6263" + "00000002" + "0506"
+	if got := fmt.Sprintf("%x", EndorsedText([32]byte(bytes.Repeat([]byte{7}, 32)), r, q)); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -64,6 +64,7 @@ func TestFormatRefusals(t *testing.T) {
 		{"domain key of an operator", func(s *Statement) { s.DomainKey = s.Operators.Members[0].Key }},
 		{"domain key of the administrator", func(s *Statement) { s.DomainKey = s.Administrator.Key }},
 		{"recovery without custodians", func(s *Statement) { s.Custodians = nil }},
+		{"endorsement in a genesis", func(s *Statement) { s.Recovery.Endorsement = make([]byte, 64) }},
 		{"recovery key too short", func(s *Statement) { s.Recovery.PublicKey = s.Recovery.PublicKey[1:] }},
 		{"commitment for another threshold", func(s *Statement) { s.Custodians.Threshold = 2 }},
 		{"root", func(s *Statement) { s.Root = "tpm" }},
@@ -321,9 +322,24 @@ func TestChainRefusals(t *testing.T) {
 		{"other domain key", func(n *Statement) { n.DomainKey = key(77).Public().(ed25519.PublicKey) }, []byte{1, 2}, ErrFixed},
 		{"other root", func(n *Statement) { n.Root = HSM }, []byte{1, 2}, ErrFixed},
 		{"other administrator", func(n *Statement) { n.Administrator = person("eve", 66) }, []byte{1, 2}, ErrFixed},
-		{"other recovery key", func(n *Statement) { n.Recovery = &Recovery{bytes.Repeat([]byte{1}, 1216), n.Recovery.Commitment} }, []byte{1, 2}, ErrRecovery},
+		{"other recovery key", func(n *Statement) {
+			n.Recovery = &Recovery{PublicKey: bytes.Repeat([]byte{1}, 1216), Commitment: n.Recovery.Commitment}
+		}, []byte{1, 2}, ErrRecovery},
 		{"no recovery key", func(n *Statement) { n.Recovery = nil }, []byte{1, 2}, ErrRecovery},
 		{"other custodians", func(n *Statement) { n.Custodians = &Quorum{1, []Person{custodian("eve", 66)}} }, []byte{1, 2}, ErrRecovery},
+		{"recovery key that no TEE endorses", func(n *Statement) {
+			n.Custodians = &Quorum{1, []Person{custodian("dave", 4)}}
+			n.Recovery = &Recovery{PublicKey: bytes.Repeat([]byte{1}, 1216), Commitment: n.Recovery.Commitment}
+		}, []byte{1, 2}, ErrEndorsed},
+		{"recovery key endorsed for others", func(n *Statement) {
+			s := begin(t)
+			n.Recovery = endorsed(s, s.Custodians, 8)
+			n.Custodians = &Quorum{1, []Person{custodian("eve", 66)}}
+		}, []byte{1, 2}, ErrEndorsed},
+		{"recovery key endorsed in another domain", func(n *Statement) {
+			n.Custodians = &Quorum{1, []Person{custodian("eve", 66)}}
+			n.Recovery = endorsed(&State{Domain: [32]byte{1}}, n.Custodians, 8)
+		}, []byte{1, 2}, ErrEndorsed},
 		{"unsigned", nil, nil, ErrQuorum},
 		{"one signature short", nil, []byte{3}, ErrQuorum},
 		{"stranger", nil, []byte{66}, ErrSigner},

@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/pack"
 )
 
 // Why a manifest does not follow the one that a State is of.
@@ -20,6 +22,7 @@ var (
 	ErrDate      = errors.New("date of the manifest")
 	ErrFixed     = errors.New("manifest changes what a domain never changes")
 	ErrRecovery  = errors.New("recovery key and custodians change together")
+	ErrEndorsed  = errors.New("recovery key is not endorsed by a TEE of the domain")
 	ErrSigner    = errors.New("manifest is signed by somebody who is no operator")
 	ErrSignature = errors.New("signature of the manifest does not verify")
 	ErrQuorum    = errors.New("manifest has too few signatures")
@@ -87,7 +90,7 @@ func (m *Manifest) state() *State {
 // now, changing nothing that is fixed, and signed by a quorum of the operators of
 // s. Version numbers may be left out, as the hash shows that nothing else is.
 // Errors: ErrInvalid, ErrDomain, ErrVersion, ErrPrevious, ErrDate, ErrFixed,
-// ErrRecovery, ErrSigner, ErrSignature, ErrQuorum, ErrFinal.
+// ErrRecovery, ErrEndorsed, ErrSigner, ErrSignature, ErrQuorum, ErrFinal.
 func (s *State) Next(file []byte, now time.Time) (*State, error) {
 	m, err := Parse(file)
 	if err != nil {
@@ -134,8 +137,25 @@ func (s *State) keeps(n *Statement) error {
 		return fmt.Errorf("%w: administrator", ErrFixed)
 	case s.Recovery != nil && reflect.DeepEqual(n.Recovery, s.Recovery) != reflect.DeepEqual(n.Custodians, s.Custodians):
 		return ErrRecovery
+	case n.Recovery != nil && !reflect.DeepEqual(n.Recovery, s.Recovery) && !ed25519.Verify(s.DomainKey, EndorsedText(s.Domain, n.Recovery, n.Custodians), n.Recovery.Endorsement):
+		return ErrEndorsed
 	}
 	return nil
+}
+
+// endorsementLabel is in every message by which a TEE vouches for a recovery key.
+const endorsementLabel = "ehsm/recovery-endorsement/v1\x00"
+
+// EndorsedText returns the message by which a TEE vouches, under the domain's key,
+// that it has made a recovery key for the custodians q. Layout: docs/formats.md#manifest-v1.
+func EndorsedText(domain genesis.ID, r *Recovery, q *Quorum) []byte {
+	text := append([]byte(endorsementLabel), domain[:]...)
+	text = pack.AppendBytes(pack.AppendBytes(text, r.PublicKey), r.Commitment)
+	text = binary.BigEndian.AppendUint32(text, uint32(q.Threshold))
+	for _, p := range q.Members {
+		text = pack.AppendBytes(pack.AppendBytes(text, []byte(p.Name)), p.Key)
+	}
+	return text
 }
 
 // verify checks the signatures: all of them, and that they are enough.
