@@ -28,10 +28,14 @@ const (
 	// report. Fields: those of UseChannel, then SHA-256 of both opening messages,
 	// which name both targets.
 	UseLocal Use = "ehsm/reportdata-local/v1\x00"
+	// UseRestore binds the key to which custodians release their shares of the
+	// recovery key. Fields: role, HPKE public key of the session, SHA-256 of the backup,
+	// hash of the manifest in force; see package restoration.
+	UseRestore Use = "ehsm/reportdata-restore/v1\x00"
 )
 
 // Uses lists the registry.
-func Uses() []Use { return []Use{UseChannel, UseInstance, UseAcceptance, UseLocal} }
+func Uses() []Use { return []Use{UseChannel, UseInstance, UseAcceptance, UseLocal, UseRestore} }
 
 // ReportData returns the REPORTDATA of a use: SHA-512 over label, domain id and
 // fields, each after its length in four bytes. No caller chooses the bytes that
