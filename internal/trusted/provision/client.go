@@ -48,8 +48,12 @@ type Client struct {
 	// until it returns nil.
 	Keep func(*domainkey.Keyring) error
 	Log  *slog.Logger
+	// Members, if not nil, is of whom the server is told; a dkeyserver's takes those
+	// of whom the server tells.
+	Members *Members
 
-	unkept bool // keys that were fetched are not kept yet
+	telling telling // on the channel that is open
+	unkept  bool    // keys that were fetched are not kept yet
 }
 
 // A Known is the domain of a program, once it knows it. It is safe for concurrent
@@ -164,6 +168,8 @@ func (c *Client) stay(ctx context.Context, server string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go keepAttested(ctx, d, ch, changed)
+	c.telling.begin(c, ch, server)
+	defer c.telling.end()
 	s := &session{c, d, ch}
 	return s.run(ctx)
 }
@@ -217,6 +223,9 @@ func (s *session) run(ctx context.Context) error {
 	for {
 		changed := s.domain.Changed()
 		missing, err := s.beat(ctx)
+		if err == nil {
+			err = s.tell(ctx, every)
+		}
 		if err != nil {
 			return err
 		}

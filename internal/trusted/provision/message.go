@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 	"github.com/ehsm-kms/ehsm/internal/wire/pack"
 )
 
@@ -21,6 +22,7 @@ const (
 	getKeys           // the answer is keys or refused
 	getManifests      // those after a version; the answer is manifests
 	putManifests      // in order; the answer is status
+	tellMembers       // the client first; the answer is members
 )
 
 // Answers of the server.
@@ -29,6 +31,7 @@ const (
 	keys                         // the DomainKey, sealed
 	manifests                    // in order, perhaps none, perhaps not all
 	refused                      // a reason; nothing else has happened
+	members                      // the server first
 )
 
 // A reason says why a request was refused. Numbers are transmitted and never
@@ -66,6 +69,8 @@ type message struct {
 	after  uint64   // getManifests
 	files  [][]byte // putManifests, manifests
 	reason reason   // refused
+	// tellMembers, members: the sender first, and those of whom it knows
+	members []overview.Member
 }
 
 // append encodes m. Layout: docs/provisioning.md#messages.
@@ -85,6 +90,8 @@ func (m *message) append(dst []byte) []byte {
 		dst = appendFiles(dst, m.files)
 	case refused:
 		dst = append(dst, byte(m.reason))
+	case tellMembers, members:
+		dst = appendMembers(dst, m.members)
 	}
 	return dst
 }
@@ -111,6 +118,8 @@ func decode(b []byte) (m message, err error) {
 		if m.reason = reason(r.Uint8()); m.reason != notYet && m.reason != removed {
 			r.Fail("reason %d is unknown", m.reason)
 		}
+	case tellMembers, members:
+		m.members = readMembers(r)
 	default:
 		r.Fail("kind %d is unknown", m.kind)
 	}

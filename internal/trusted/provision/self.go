@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"sync"
@@ -11,11 +12,13 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 )
 
 // A Self is the running program, which the manifest may admit or not. It is safe
 // for concurrent use.
 type Self struct {
+	instance overview.ID // from the start of the program to its end
 	role     channel.Role
 	platform tee.Platform
 	attester tee.Attester
@@ -27,7 +30,9 @@ type Self struct {
 // NewSelf returns the program of a role on its platform. attester makes its quotes,
 // which name the machine; nil: the machine is not looked at.
 func NewSelf(r channel.Role, p tee.Platform, attester tee.Attester) *Self {
-	return &Self{role: r, platform: p, attester: attester}
+	s := &Self{role: r, platform: p, attester: attester}
+	rand.Read(s.instance[:]) // never fails
+	return s
 }
 
 // admitted says whether the newest manifest admits this program and this machine.

@@ -35,6 +35,8 @@ type Server struct {
 	Log     *slog.Logger
 	// Waiting takes the machines that the manifest does not admit. nil: nobody.
 	Waiting *Waiting
+	// Members takes who is there. nil: a list that nobody reads.
+	Members *Members
 	// Connections is how many may be open; further ones are closed. Default 1024.
 	Connections int
 }
@@ -49,6 +51,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	most := s.Connections
 	if most <= 0 {
 		most = 1024
+	}
+	if s.Members == nil {
+		s.Members = NewMembers(s.Self)
 	}
 	room, limit := make(chan struct{}, most), &channel.Limit{}
 	var open sync.WaitGroup
@@ -103,7 +108,9 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit)
 	}
 	d.remember(p)
 	s.Log.Info("peer joined", "role", p.Role, "from", conn.RemoteAddr().String(), "measurement", fmt.Sprintf("%x", p.Identity.Measurement), "platform", platformName(p))
-	err = s.answerAll(ctx, d, c, changed)
+	at := s.Members.arrive(p, conn.RemoteAddr().String())
+	err = s.answerAll(ctx, d, c, changed, at)
+	at.leave(errors.Is(err, ErrRemoved) || d.admits(p.Role, p.Identity, machineOf(p)) != nil)
 	if ctx.Err() == nil {
 		s.Log.Info("peer left", "role", p.Role, "platform", platformName(p), "why", err.Error())
 	}
@@ -170,7 +177,7 @@ func (w *watched) last() (verify.Platform, bool) {
 }
 
 // answerAll answers requests until the channel ends, and returns why it did.
-func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}) error {
+func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}, at *attendance) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go keepAttested(ctx, d, c, changed)
@@ -191,7 +198,7 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 			return last // of the platform: nobody has been taken out
 		}
 		if last == nil { // check: peer-removed
-			if answer, err = s.answer(d, c, m); err != nil {
+			if answer, err = s.answer(ctx, d, c, m, at); err != nil {
 				return err
 			}
 		}
@@ -227,10 +234,13 @@ func (s *Server) admits(ctx context.Context, d *Domain, p channel.Peer) error {
 }
 
 // answer executes one request.
-func (s *Server) answer(d *Domain, c *channel.Conn, m message) (message, error) {
+func (s *Server) answer(ctx context.Context, d *Domain, c *channel.Conn, m message, at *attendance) (message, error) {
 	switch m.kind {
 	case heartbeat:
 		d.Raise(m.report.Floor)
+		at.heard(c.Peer(), m.report)
+	case tellMembers:
+		return s.tellBack(ctx, d, at, c.Peer(), m.members)
 	case getKeys:
 		return s.sealed(c)
 	case getManifests:
