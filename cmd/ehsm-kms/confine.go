@@ -6,22 +6,34 @@ import (
 	"path/filepath"
 
 	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/harden"
 	"github.com/ehsm-kms/ehsm/internal/harden/fence"
 	"github.com/ehsm-kms/ehsm/internal/host/store/postgres"
 )
 
-// confine takes from the process what it does not need once everything is open,
-// and says what it has taken.
-func confine(settings config.KMS, stderr io.Writer) error {
+// shut hides the process's memory and takes the system calls that it never makes,
+// before it listens to strangers.
+func shut() (harden.Report, error) {
+	hidden, err := harden.Hide()
+	if err != nil {
+		return hidden, err
+	}
+	filtered, err := harden.Filter(harden.Calls{Sockets: true})
+	return harden.Join(hidden, filtered), err
+}
+
+// fenceIn takes all files that it does not need once everything is open, and says
+// what was taken now and before.
+func fenceIn(settings config.KMS, before harden.Report, stderr io.Writer) error {
 	paths, err := needed(settings)
 	if err != nil {
 		return err
 	}
-	report, err := fence.Confine(paths)
+	closed, err := fence.Files(paths)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "ehsm-kms: %s\n", report)
+	fmt.Fprintf(stderr, "ehsm-kms: %s\n", harden.Join(before, closed))
 	return nil
 }
 

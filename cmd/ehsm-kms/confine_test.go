@@ -49,7 +49,7 @@ func TestConfine(t *testing.T) {
 		t.Errorf("executing a program: got %v, want SIGSYS: %s", err, out)
 	}
 	for _, want := range []string{
-		"ehsm-kms: confined: no core dumps, no debuggers, files closed off but for ",
+		"ehsm-kms: confined: no core dumps, no debuggers, ", "files closed off but for ",
 		"audit: <nil>\n", "database: <nil>\n", "log: <nil>\n",
 		"other: permission denied\n", "key: permission denied\n", "passwd: permission denied\n",
 	} {
@@ -62,7 +62,11 @@ func TestConfine(t *testing.T) {
 func confinedProcess(t *testing.T, dir string) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	settings := config.KMS{Audit: in("audit"), Database: in("link/ehsm.db"), Collateral: config.Collateral{Source: config.CollateralNone}}
-	if err := confine(settings, os.Stdout); err != nil {
+	report, err := shut()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fenceIn(settings, report, os.Stdout); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {

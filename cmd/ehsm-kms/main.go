@@ -21,6 +21,7 @@ import (
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/config/yamlfile"
+	"github.com/ehsm-kms/ehsm/internal/harden"
 	"github.com/ehsm-kms/ehsm/internal/host/auditsink"
 	"github.com/ehsm-kms/ehsm/internal/host/collateral"
 	"github.com/ehsm-kms/ehsm/internal/host/coreclient"
@@ -98,6 +99,14 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		return fmt.Errorf("listen on %q: %w", settings.Listen, err)
 	}
 	defer ln.Close()
+	var taken harden.Report
+	if confined {
+		if taken, err = shut(); err != nil {
+			return err
+		}
+	}
+	f := open(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, settings, log)
+	defer f.close()
 	fetcher, err := openCollateral(settings.Collateral, log, stderr)
 	if err != nil {
 		return err
@@ -156,14 +165,13 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		MaxBody: settings.MaxBody, Log: log, Collateral: own, Observe: m.Observe,
 	})
 	if confined {
-		if err := confine(settings, stderr); err != nil {
+		if err := fenceIn(settings, taken, stderr); err != nil {
 			return err
 		}
 	}
+	f.serve(h)
 	fmt.Fprintf(stderr, "ehsm-kms: serves https://%s\n", ln.Addr())
-	return serveUntilDone(ctx, func(ctx context.Context) error {
-		return rest.Serve(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, h, limits(settings), log)
-	}, func(ctx context.Context) { together(ctx, background...) })
+	return serveUntilDone(ctx, f.wait, func(ctx context.Context) { together(ctx, background...) })
 }
 
 func limits(settings config.KMS) rest.Limits {
@@ -173,13 +181,13 @@ func limits(settings config.KMS) rest.Limits {
 	}
 }
 
-// serveUntilDone runs the server until ctx ends; the background work ends after the last
-// request.
-func serveUntilDone(ctx context.Context, server func(context.Context) error, background func(context.Context)) error {
+// serveUntilDone waits for the end of the server; the background work ends after the
+// last request.
+func serveUntilDone(ctx context.Context, server func() error, background func(context.Context)) error {
 	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { background(behind) })
-	err := server(ctx)
+	err := server()
 	stop()
 	wg.Wait()
 	return err

@@ -91,12 +91,38 @@ func certificate(t *testing.T, dir string) (certFile, keyFile string, roots *x50
 	return certFile, keyFile, roots
 }
 
-// TestRun starts the manager before the core, has it serve, and stops it.
+// free is an address that nobody listens on.
+func free(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// get compares what the manager answers.
+func get(t *testing.T, client *http.Client, url string, status int, want string) {
+	t.Helper()
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != status || string(body) != want {
+		t.Errorf("%s: got HTTP %d %s, %v", url, resp.StatusCode, body, err)
+	}
+}
+
+// TestRun starts the manager before the core, has it serve, and stops it. While it
+// waits it says so to who asks.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile, roots := certificate(t, dir)
 	env := map[string]string{
-		"EHSM_KMS_LISTEN": "127.0.0.1:0", "EHSM_KMS_CORE": "unix:" + filepath.Join(dir, "core.sock"),
+		"EHSM_KMS_LISTEN": free(t), "EHSM_KMS_CORE": "unix:" + filepath.Join(dir, "core.sock"),
 		"EHSM_KMS_DATABASE": filepath.Join(dir, "ehsm.db"), "EHSM_KMS_AUDIT": filepath.Join(dir, "audit"),
 		"EHSM_KMS_TLS_CERT": certFile, "EHSM_KMS_TLS_KEY": keyFile,
 	}
@@ -113,29 +139,25 @@ func TestRun(t *testing.T) {
 			t.Errorf("got line %q, want %q", lines.Text(), want)
 		}
 	}
-	listen(t, env["EHSM_KMS_CORE"], &echoCore{info: wire.Info{Instance: wire.NewUUID()}})
-	var url string
-	for url == "" && lines.Scan() {
-		_, url, _ = strings.Cut(lines.Text(), "ehsm-kms: serves ")
-	}
 	go io.Copy(io.Discard, says)
-
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	for path, want := range map[string]string{
-		"/ehsm?Action=GetVersion": `{"code":200,"message":"success!","result":{"version":"echo","git_sha":""}}`,
-		"/ehsm/?Action=ListKey":   `{"code":400,"message":"Missing required parameters","result":{}}`,
-		"/readyz":                 `{"checks":{"audit":"ok","core":"ok","store":"ok"},"ready":true}`,
-	} {
-		resp, err := client.Get(url + path)
+	defer client.CloseIdleConnections()
+	url := "https://" + env["EHSM_KMS_LISTEN"]
+	get(t, client, url+"/healthz", 200, `{"status":"ok"}`)
+	get(t, client, url+"/readyz", 503, `{"checks":{"core":"failing","store":"failing"},"ready":false}`)
+	get(t, client, url+"/ehsm?Action=GetVersion", 200, `{"code":500,"message":"Server internal error, please contact the administrator.","result":{}}`)
+	listen(t, env["EHSM_KMS_CORE"], &echoCore{info: wire.Info{Instance: wire.NewUUID()}})
+	for ready := false; !ready; {
+		resp, err := client.Get(url + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, err := io.ReadAll(resp.Body)
+		ready = resp.StatusCode == 200
 		resp.Body.Close()
-		if err != nil || resp.StatusCode != 200 || string(body) != want {
-			t.Errorf("%s: got HTTP %d %s, %v", path, resp.StatusCode, body, err)
-		}
 	}
+	get(t, client, url+"/readyz", 200, `{"checks":{"audit":"ok","core":"ok","store":"ok"},"ready":true}`)
+	get(t, client, url+"/ehsm?Action=GetVersion", 200, `{"code":200,"message":"success!","result":{"version":"echo","git_sha":""}}`)
+	get(t, client, url+"/ehsm/?Action=ListKey", 200, `{"code":400,"message":"Missing required parameters","result":{}}`)
 	client.CloseIdleConnections()
 	stop()
 	if c := <-code; c != 0 {

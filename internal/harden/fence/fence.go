@@ -40,3 +40,7 @@ func Confine(p Paths) (harden.Report, error) {
 	filtered, err := harden.Filter(harden.Calls{Sockets: true})
 	return harden.Join(hidden, fenced, filtered), err
 }
+
+// Files is the part of Confine that closes off files: for a program that has to be
+// filtered before all that it needs is open.
+func Files(p Paths) (harden.Report, error) { return restrict(p) }
