@@ -165,9 +165,10 @@ func (c *Client) stay(ctx context.Context, server string) error {
 	}
 	d.remember(ch.Peer())
 	c.Log.Info("joined", "server", server, "domain", d.State().Domain.String(), "platform", platformName(ch.Peer()))
+	warnOfGrace(c.Log, ch.Peer(), d.Now())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go keepAttested(ctx, d, ch, changed)
+	go keepAttested(ctx, d, ch, changed, c.Log)
 	c.telling.begin(c, ch, server)
 	defer c.telling.end()
 	s := &session{c, d, ch}

@@ -108,6 +108,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit)
 	}
 	d.remember(p)
 	s.Log.Info("peer joined", "role", p.Role, "from", conn.RemoteAddr().String(), "measurement", fmt.Sprintf("%x", p.Identity.Measurement), "platform", platformName(p))
+	warnOfGrace(s.Log, p, d.Now())
 	at := s.Members.arrive(p, conn.RemoteAddr().String())
 	err = s.answerAll(ctx, d, c, changed, at)
 	at.leave(errors.Is(err, ErrRemoved) || d.admits(p.Role, p.Identity, machineOf(p)) != nil)
@@ -180,7 +181,7 @@ func (w *watched) last() (verify.Platform, bool) {
 func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}, at *attendance) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go keepAttested(ctx, d, c, changed)
+	go keepAttested(ctx, d, c, changed, s.Log)
 	for {
 		waiting, stop := context.WithTimeoutCause(ctx, silence, channel.ErrTimeout)
 		b, err := c.Receive(waiting)
@@ -293,7 +294,7 @@ func report(d *Domain, h *Holder) Report {
 // keepAttested has the peer prove itself again, now and then and for each new
 // manifest, until the channel or ctx ends. changed is closed by the first that is
 // newer than the one under which the peer was attested.
-func keepAttested(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}) {
+func keepAttested(ctx context.Context, d *Domain, c *channel.Conn, changed <-chan struct{}, log *slog.Logger) {
 	for {
 		t := time.NewTimer(attestEvery)
 		select {
@@ -307,6 +308,7 @@ func keepAttested(ctx context.Context, d *Domain, c *channel.Conn, changed <-cha
 			return
 		}
 		d.remember(c.Peer())
+		warnOfGrace(log, c.Peer(), d.Now())
 	}
 }
 
