@@ -26,6 +26,7 @@ type DKeyServer struct {
 	Peers       []string // host:port of other dkeyservers
 	Platform    string   // name of the TEE
 	Sim         string   // socket of ehsm-simtee
+	HSM         string   // stream address of ehsm-hsm; empty: none
 	Collateral  string   // file
 	Connections int
 	Heartbeat   time.Duration
@@ -40,6 +41,7 @@ func (c *DKeyServer) table() []setting {
 		{"EHSM_DKEYSERVER_PEERS", "", "of a worker: host:port of other dkeyservers, by commas, best first", endpoints(&c.Peers)},
 		{"EHSM_DKEYSERVER_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_DKEYSERVER_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
+		{"EHSM_DKEYSERVER_HSM", "", "address of ehsm-hsm, for a domain whose root is hsm, and for no other: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.HSM)},
 		{"EHSM_DKEYSERVER_COLLATERAL", "", "file with the collateral of this machine's platform, which is sent to peers; read anew for each", text(&c.Collateral)},
 		{"EHSM_DKEYSERVER_CONNECTIONS", "1024", "connections at a time; further ones are closed", number(&c.Connections, 16)},
 		{"EHSM_DKEYSERVER_HEARTBEAT", "5s", "of a worker: how often it asks the other dkeyserver for what is new", beat(&c.Heartbeat)},

@@ -59,6 +59,7 @@ func Markdown() string {
 	}{
 		{"ehsm-kms", new(KMS).table()}, {"ehsm-core", new(Core).table()},
 		{"ehsm-dkeycache", new(DKeyCache).table()}, {"ehsm-dkeyserver", new(DKeyServer).table()},
+		{"ehsm-hsm", new(HSM).table()},
 	} {
 		fmt.Fprintf(&b, "## %s\n\n| variable | default | meaning |\n|---|---|---|\n", program.name)
 		for _, s := range program.table {
