@@ -62,4 +62,6 @@ func (f *front) close() {
 type unready struct{}
 
 // Do implements rest.Relay.
-func (unready) Do(context.Context, relay.Request) (relay.Reply, error) { return relay.Internal(), errWaits }
+func (unready) Do(context.Context, relay.Request) (relay.Reply, error) {
+	return relay.Internal(), errWaits
+}
