@@ -16,7 +16,7 @@ long:
 	scripts/long.sh
 
 mutants:
-	go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision
+	go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/facts
 
 bench: build
 	bin/ehsm bench

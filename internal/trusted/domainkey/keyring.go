@@ -36,6 +36,7 @@ const (
 	RecordWrapping Purpose = "ehsm/record-wrapping/v1\x00" // wraps sealed records
 	ImportToken    Purpose = "ehsm/import-token/v1\x00"    // authenticates import tokens
 	RewrapSalt     Purpose = "ehsm/rewrap-salt/v1\x00"     // makes the salts of records that are wrapped anew
+	NegativeFacts  Purpose = "ehsm/negative-facts/v1\x00"  // authenticates entries of the log of negative facts
 )
 
 // Keyring is the DomainKey of one domain in the versions held, with the domain's
@@ -86,7 +87,7 @@ func newKeyring(home *secret.Home, domain genesis.ID, versions []secret.Bytes, s
 func newKeySet(home *secret.Home, domain genesis.ID, versions []secret.Bytes) (*keySet, error) {
 	s := &keySet{versions: versions, derived: map[Purpose][]secret.Bytes{}}
 	var err error
-	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt} {
+	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt, NegativeFacts} {
 		if s.derived[p], err = derive(home, p, domain, versions); err != nil {
 			return nil, err
 		}

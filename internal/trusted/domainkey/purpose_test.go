@@ -52,9 +52,15 @@ func TestPurposesDiffer(t *testing.T) {
 		if err != nil || salt.Len() != KeySize {
 			t.Errorf("Key(RewrapSalt, %d): got %d bytes, %v", version, salt.Len(), err)
 		}
-		seen[string(wrapping.Expose())], seen[string(token.Expose())], seen[string(salt.Expose())] = true, true, true
+		facts, err := k.Key(NegativeFacts, version)
+		if err != nil || facts.Len() != KeySize {
+			t.Errorf("Key(NegativeFacts, %d): got %d bytes, %v", version, facts.Len(), err)
+		}
+		for _, key := range []secret.Bytes{wrapping, token, salt, facts} {
+			seen[string(key.Expose())] = true
+		}
 	}
-	if want := 3 * int(k.Current()); len(seen) != want {
+	if want := 4 * int(k.Current()); len(seen) != want {
 		t.Errorf("got %d different keys, want %d", len(seen), want)
 	}
 	for _, version := range []uint32{0, k.Current() + 1, math.MaxUint32} {
