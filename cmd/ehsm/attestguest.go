@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/attest/snp"
 	"github.com/ehsm-kms/ehsm/internal/attest/tdx"
@@ -132,7 +133,7 @@ func (v *verdict) judgeTDX(e *evidence) {
 	if e.guest.tdxPolicy == nil {
 		return
 	}
-	d, err := tdx.Check(e.guest.tdxPolicy, r, v.expected(e, q.Report.ReportData), e.options.Now)
+	d, err := tdx.Check(e.guest.tdxPolicy, r, validate.Input{ReportData: v.expected(e, q.Report.ReportData), Now: e.options.Now})
 	v.decide(d.Enclave, d.Platform, err)
 }
 

@@ -8,6 +8,7 @@ package attest
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -41,6 +42,10 @@ func (k Kind) String() string {
 	return fmt.Sprintf("evidence kind %d", uint8(k))
 }
 
+// ErrNoVerifier says that evidence is of a kind for which the program has no
+// verifier: those of guests are in programs with the build tag tsm only.
+var ErrNoVerifier = errors.New("no verifier for this kind of evidence is built in")
+
 // MaxQuote is the longest quote in evidence, in bytes.
 const MaxQuote = 16 << 10
 
@@ -67,7 +72,7 @@ func (e Evidence) Append(dst []byte) []byte {
 
 // DecodeEvidence reads what Append wrote, and nothing else. It refuses the kinds
 // for which no verifier is built into a TEE program: all but SGXQuote3. The
-// evidence shares memory with b. Errors wrap pack.ErrMalformed.
+// evidence shares memory with b. Errors wrap pack.ErrMalformed, or ErrNoVerifier.
 func DecodeEvidence(b []byte) (Evidence, error) { return DecodeEvidenceOf(b, SGXQuote3) }
 
 // DecodeEvidenceOf is DecodeEvidence for a relying party that has verifiers for
@@ -78,8 +83,10 @@ func DecodeEvidenceOf(b []byte, kinds ...Kind) (Evidence, error) {
 		r.Fail("format %d is unknown", v)
 	}
 	e := Evidence{Kind: Kind(r.Uint8())}
-	if r.Err() == nil && !slices.Contains(kinds, e.Kind) {
-		r.Fail("%v: no verifier is built in", e.Kind)
+	if known := e.Kind >= SGXQuote3 && e.Kind <= SNPReport; r.Err() == nil && known && !slices.Contains(kinds, e.Kind) {
+		return Evidence{}, fmt.Errorf("decode evidence: %w: %v", ErrNoVerifier, e.Kind)
+	} else if r.Err() == nil && !known {
+		r.Fail("%v is unknown", e.Kind)
 	}
 	e.Quote = r.Bytes(MaxQuote)
 	if err := r.Close(); err != nil {

@@ -24,13 +24,17 @@ func TestEvidenceEncoding(t *testing.T) {
 		"other format":   append([]byte{2}, b[1:]...),
 		"kind zero":      append([]byte{1, 0}, b[2:]...),
 		"unknown kind":   append([]byte{1, 9}, b[2:]...),
-		"no verifier":    append([]byte{1, byte(TDXQuote4)}, b[2:]...),
 		"cut":            b[:len(b)-1],
 		"trailing bytes": append(bytes.Clone(b), 0),
 		"over the limit": Evidence{SGXQuote3, make([]byte, MaxQuote+1)}.Append(nil),
 	} {
 		if _, err := DecodeEvidence(bad); !errors.Is(err, pack.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
+		}
+	}
+	for _, k := range []Kind{TDXQuote4, TDXQuote5, SNPReport} {
+		if _, err := DecodeEvidence(Evidence{Kind: k, Quote: []byte("quote")}.Append(nil)); !errors.Is(err, ErrNoVerifier) {
+			t.Errorf("%v: got %v, want ErrNoVerifier", k, err)
 		}
 	}
 }
@@ -42,7 +46,7 @@ func TestDecodeEvidenceOfOtherKinds(t *testing.T) {
 		t.Errorf("kind is listed: got %v, %v", e, err)
 	}
 	for name, kinds := range map[string][]Kind{"none": nil, "others": {SGXQuote3, TDXQuote4, SNPReport}} {
-		if _, err := DecodeEvidenceOf(b, kinds...); !errors.Is(err, pack.ErrMalformed) {
+		if _, err := DecodeEvidenceOf(b, kinds...); !errors.Is(err, ErrNoVerifier) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -122,4 +126,25 @@ func FuzzDecodeEvidence(f *testing.F) {
 			t.Error("evidence does not re-encode to the bytes it came from")
 		}
 	})
+}
+
+// TestMachineSame has what makes two machines one: the serial changes with the TCB.
+func TestMachineSame(t *testing.T) {
+	m := Machine{PPID: [16]byte{1}, Serial: "0a"}
+	chip := Machine{Chip: [64]byte{1}}
+	for name, row := range map[string]struct {
+		a, b Machine
+		want bool
+	}{
+		"itself":        {m, m, true},
+		"other TCB":     {m, Machine{PPID: m.PPID, Serial: "0b"}, true},
+		"other machine": {m, Machine{PPID: [16]byte{2}, Serial: "0a"}, false},
+		"other maker":   {m, chip, false},
+		"the same chip": {chip, chip, true},
+		"other chip":    {chip, Machine{Chip: [64]byte{2}}, false},
+	} {
+		if row.a.Same(row.b) != row.want {
+			t.Errorf("%s: got %v", name, !row.want)
+		}
+	}
 }

@@ -205,7 +205,7 @@ func (v *Verifier) tdx(raw, collateral []byte, now time.Time) (*genuine, error) 
 		if p.tdx == nil {
 			return "", "", errors.New("policy is not for TDX")
 		}
-		d, err := tdx.Check(p.tdx, r, body.ReportData, now) // compared by judge
+		d, err := tdx.Check(p.tdx, r, validate.Input{ReportData: body.ReportData, Now: now}) // compared by judge
 		return d.Enclave, d.Platform, err
 	}
 	return g, nil

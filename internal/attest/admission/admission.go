@@ -25,17 +25,20 @@ var (
 	ErrRoot = errors.New("trust root of the domain's manifest")
 )
 
-// Roots returns the certificates under which quotes are genuine in a domain: those
-// of the manufacturers that its settings name and, where simulation is allowed, of
-// its simulated platforms. It does not rely on the rules of package manifest: a root
+// Roots returns the certificates under which quotes are genuine in a domain: that of
+// Intel, if its settings name it, and, where simulation is allowed, of its simulated
+// platforms. Those of AMD are for reports; see Guests. It does not rely on the rules of package manifest: a root
 // that could pass for Intel's is refused. Errors: ErrRoot.
 func Roots(s *manifest.Settings) ([]*x509.Certificate, error) {
 	var roots []*x509.Certificate
 	for _, name := range s.TrustRoots {
-		if name != manifest.IntelSGX {
+		switch name {
+		case manifest.IntelSGX:
+			roots = append(roots, verify.IntelRoot())
+		case manifest.AMDSNP:
+		default:
 			return nil, fmt.Errorf("%w: %q is unknown", ErrRoot, name)
 		}
-		roots = append(roots, verify.IntelRoot())
 	}
 	if len(s.SimRoot) == 0 {
 		return roots, nil
@@ -53,28 +56,31 @@ func Roots(s *manifest.Settings) ([]*x509.Certificate, error) {
 	return append(roots, root), nil
 }
 
-// Policy returns what a peer must be to take part in a role. It never accepts code
-// in debug mode. Errors: ErrNobody for a role without code and settings without
-// machines, and those of Accepted.
+// Policy returns what an enclave must be to take part in a role, and on which of
+// Intel's machines a guest may be; see GuestsOf. It never accepts code in debug
+// mode. Errors: ErrNobody for a role without code and settings without machines, and
+// those of Accepted.
 func Policy(s *manifest.Settings, role string) (*validate.Policy, error) {
 	p := &validate.Policy{
 		AnyPlatform: s.AnyPlatform, MinTCBEvaluation: s.MinEvaluation, AllowSim: s.AllowSim,
 		TCBGrace: time.Duration(s.TCBGrace) * time.Hour, CollateralGrace: time.Duration(s.CollateralGrace) * time.Hour,
 	}
 	for _, c := range s.Code {
-		if c.Role == role {
+		if c.Role == role && !c.IsGuest() {
 			p.Enclaves = append(p.Enclaves, validate.Enclave{
 				Name: role, MREnclave: c.MREnclave, MRSigner: c.MRSigner, ISVProdID: c.Product, MinISVSVN: c.MinSVN,
 			})
 		}
 	}
 	for _, m := range s.Platforms {
-		p.Platforms = append(p.Platforms, validate.Platform{Name: m.Name, PPID: m.PPID, Serial: m.Serial})
+		if m.Chip == (manifest.ChipID{}) {
+			p.Platforms = append(p.Platforms, validate.Platform{Name: m.Name, PPID: m.PPID, Serial: m.Serial})
+		}
 	}
 	switch {
-	case len(p.Enclaves) == 0:
+	case len(p.Enclaves) == 0 && GuestsOf(s, role) == nil:
 		return nil, fmt.Errorf("%w: no code in the role %q", ErrNobody, role)
-	case len(p.Platforms) == 0 && !p.AnyPlatform:
+	case len(s.Platforms) == 0 && !p.AnyPlatform:
 		return nil, fmt.Errorf("%w: no platforms", ErrNobody)
 	}
 	var err error

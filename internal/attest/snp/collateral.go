@@ -25,6 +25,19 @@ type Collateral struct {
 	CRL  []byte // of the ARK; empty if there is none
 }
 
+// Append appends the one encoding of c that programs send to each other: what
+// DecodeCollateral reads, in lines of 64 characters and with nothing between blocks.
+// Layout: docs/formats.md#snp-collateral-v1.
+func (c *Collateral) Append(dst []byte) []byte {
+	for _, der := range [][]byte{c.VCEK, c.ASK, c.ARK} {
+		dst = append(dst, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	if len(c.CRL) > 0 {
+		dst = append(dst, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: c.CRL})...)
+	}
+	return dst
+}
+
 // DecodeCollateral reads PEM: the certificates VCEK, ASK and ARK in this order,
 // and after them, optionally, one X509 CRL. Errors wrap ErrCollateral.
 func DecodeCollateral(b []byte) (Collateral, error) {

@@ -4,7 +4,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/strictjson"
@@ -121,12 +120,10 @@ func readGuest(n *strictjson.Node) (g Guest) {
 // Warnings says what of the policy a person should know at every start.
 func (p *Policy) Warnings() []string { return p.Machines.Warnings() }
 
-// Check decides about a verified quote that was made for reportData, at the time
-// now of the verification or later. A machine is judged as one that is seen for
-// the first time, so that grace periods do not apply. The decision's Enclave is
-// the name of the guest. Errors: those named above, and those of
+// Check decides about a verified quote. The decision's Enclave is the name of the
+// guest. Errors: those named above, and those of
 // validate.CheckMachine and validate.ErrReportData.
-func Check(p *Policy, r *Result, reportData [64]byte, now time.Time) (validate.Decision, error) {
+func Check(p *Policy, r *Result, in validate.Input) (validate.Decision, error) {
 	switch {
 	case len(p.Guests) == 0:
 		return validate.Decision{}, ErrEmptyPolicy
@@ -135,7 +132,7 @@ func Check(p *Policy, r *Result, reportData [64]byte, now time.Time) (validate.D
 	}
 	report := &r.Quote.Report
 	switch {
-	case subtle.ConstantTimeCompare(report.ReportData[:], reportData[:]) != 1:
+	case subtle.ConstantTimeCompare(report.ReportData[:], in.ReportData[:]) != 1:
 		return validate.Decision{}, validate.ErrReportData
 	case report.Debug():
 		return validate.Decision{}, fmt.Errorf("%w: attributes %#x", ErrDebug, report.Attributes)
@@ -146,7 +143,7 @@ func Check(p *Policy, r *Result, reportData [64]byte, now time.Time) (validate.D
 	if err != nil {
 		return validate.Decision{}, err
 	}
-	d, err := p.Machines.CheckMachine(&r.Result, validate.Input{Now: now})
+	d, err := p.Machines.CheckMachine(&r.Result, in)
 	if err != nil {
 		return validate.Decision{}, err
 	}

@@ -25,7 +25,7 @@ func accepting(t *testing.T) (*Policy, *Result) {
 
 func TestCheck(t *testing.T) {
 	p, r := accepting(t)
-	d, err := Check(p, r, r.Quote.Report.ReportData, sceneNow)
+	d, err := Check(p, r, validate.Input{ReportData: r.Quote.Report.ReportData, Now: sceneNow})
 	if err != nil || d.Enclave != "core" || d.Platform != "node 1" {
 		t.Fatalf("got %v, %v", d, err)
 	}
@@ -60,7 +60,7 @@ func TestCheck(t *testing.T) {
 		p, r := accepting(t)
 		want := r.Quote.Report.ReportData
 		row.spoil(p, r)
-		if d, err := Check(p, r, want, sceneNow); !errors.Is(err, row.want) || d != (validate.Decision{}) {
+		if d, err := Check(p, r, validate.Input{ReportData: want, Now: sceneNow}); !errors.Is(err, row.want) || d != (validate.Decision{}) {
 			t.Errorf("%s: got %v, %v, want %v", row.name, d, err, row.want)
 		}
 	}

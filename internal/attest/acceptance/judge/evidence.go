@@ -151,7 +151,7 @@ func domain(raw []byte, o Options) (*claims, error) {
 		wanted: func(policy []byte) error {
 			p, err := tdx.ParsePolicy(policy)
 			if err == nil {
-				_, err = tdx.Check(p, r, body.ReportData, o.Now) // compared by genuine
+				_, err = tdx.Check(p, r, validate.Input{ReportData: body.ReportData, Now: o.Now}) // compared by genuine
 			}
 			return err
 		},

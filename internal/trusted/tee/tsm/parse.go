@@ -2,7 +2,6 @@ package tsm
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
@@ -38,11 +37,6 @@ const (
 	measureOffset  = 144 // MEASUREMENT (48), HOST_DATA (32)
 	measureEnd     = 224
 	policyDebugBit = 19
-)
-
-const (
-	tdxLabel = "ehsm/tdx-measurement/v1\x00"
-	snpLabel = "ehsm/snp-measurement/v1\x00"
 )
 
 // claims is what evidence says of this guest. They are not verified.
@@ -98,10 +92,13 @@ func parseTDX(b []byte) (claims, error) {
 	e.Quote = b[:uint64(end)+4+signature]
 	body := b[start:end]
 	return claims{
-		evidence:    e,
-		measurement: hash(tdxLabel, body[mrtdOffset:mrtdOffset+2*registerSize], body[rtmrOffset:rtmrOffset+4*registerSize]),
-		debug:       body[attributesOffset]&1 != 0,
-		reportData:  [64]byte(body[tdDataOffset:]),
+		evidence: e,
+		measurement: attest.TDXMeasurement(register(body, mrtdOffset), register(body, mrtdOffset+registerSize), [4][48]byte{
+			register(body, rtmrOffset), register(body, rtmrOffset+registerSize),
+			register(body, rtmrOffset+2*registerSize), register(body, rtmrOffset+3*registerSize),
+		}),
+		debug:      body[attributesOffset]&1 != 0,
+		reportData: [64]byte(body[tdDataOffset:]),
 	}, nil
 }
 
@@ -116,18 +113,11 @@ func parseSNP(b []byte) (claims, error) {
 	}
 	return claims{
 		evidence:    attest.Evidence{Kind: attest.SNPReport, Quote: b},
-		measurement: hash(snpLabel, b[measureOffset:measureEnd]),
+		measurement: attest.SNPMeasurement(register(b, measureOffset), [32]byte(b[measureOffset+registerSize:measureEnd])),
 		debug:       le.Uint64(b[policyOffset:])>>policyDebugBit&1 != 0,
 		reportData:  [64]byte(b[snpDataOffset:]),
 	}, nil
 }
 
-func hash(label string, parts ...[]byte) (sum [32]byte) {
-	h := sha256.New()
-	h.Write([]byte(label))
-	for _, p := range parts {
-		h.Write(p) // all of fixed size
-	}
-	h.Sum(sum[:0])
-	return sum
-}
+// register reads one of 48 bytes.
+func register(b []byte, at int) [registerSize]byte { return [registerSize]byte(b[at:]) }
