@@ -32,6 +32,10 @@ func initialize(ctx context.Context, path string, getenv func(string) string, st
 	if err != nil {
 		return err
 	}
+	warnOfHSM(stderr, p, &draft.Terms)
+	if p, err = sealing(settings, p); err != nil {
+		return err
+	}
 	if err := domainkey.Create(settings.Domain, p, draft, time.Now()); err != nil {
 		return err
 	}

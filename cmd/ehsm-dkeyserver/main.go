@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/ehsm-kms/ehsm/api"
@@ -42,6 +43,10 @@ dkeyservers. It runs in a TEE and looks into the TEE of each of them first.
         EHSM_DKEYSERVER_PEERS gives it one, and then serves without them.
         Machines that ask and that the manifest does not admit are in
         waiting.json of the domain's directory.
+  ehsm-dkeyserver hsm rewrap --to LABEL
+        In a domain whose root is hsm: write domainkey.sealed anew, wrapped with
+        the key LABEL of the HSM, which ehsm-hsm must have been told of. The
+        server must have ended; this takes its address meanwhile.
 
 Outside of enclaves it keeps keys in memory that the kernel shows to nobody, dumps
 no core, and can start no programs; at start it says what it has got.
@@ -65,6 +70,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 0
 	case args[0] == "init" && len(args) == 2:
 		err = initialize(ctx, args[1], getenv, stdout, stderr)
+	case len(args) == 4 && slices.Equal(args[:3], []string{"hsm", "rewrap", "--to"}):
+		err = rewrap(ctx, args[3], getenv, stdout, stderr, confined)
 	case args[0] == "serve" && len(args) == 1:
 		config.TuneCollector(ctx, getenv, 200)
 		err = serve(ctx, getenv, stderr, confined)

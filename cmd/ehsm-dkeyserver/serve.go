@@ -25,7 +25,7 @@ import (
 // A server is the running program.
 type server struct {
 	settings config.DKeyServer
-	platform tee.Platform
+	platform tee.Platform // seals the DomainKey
 	known    *provision.Known
 	holder   *provision.Holder
 	channel  channel.Config
@@ -61,8 +61,12 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 	if !ok {
 		return nil, fmt.Errorf("%w: platform %s makes no quotes", tee.ErrNoPlatform, p.Name())
 	}
+	sealed, err := sealing(settings, p)
+	if err != nil {
+		return nil, err
+	}
 	s := &server{
-		settings: settings, platform: p,
+		settings: settings, platform: sealed,
 		known:   provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
 		holder:  provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
 		channel: channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)},
@@ -84,8 +88,9 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		return nil, fmt.Errorf("genesis in %s: %w", settings.Domain, err)
 	}
 	s.add(d, files[1:])
+	warnOfHSM(stderr, p, &d.State().Terms)
 	err = s.holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
-		return domainkey.Unseal(settings.Domain, p, home, d.State())
+		return domainkey.Unseal(settings.Domain, sealed, home, d.State())
 	})
 	if err != nil && settings.Role == config.RoleWorker {
 		s.log.Info("no DomainKey here yet", "why", err.Error())
@@ -138,16 +143,19 @@ func (s *server) client() *provision.Client {
 	}
 }
 
-// keep seals a DomainKey that came from another dkeyserver. Without a seal key it
-// is fetched again at each start.
+// keep seals a DomainKey that came from another dkeyserver. Without a seal key, or
+// without the HSM that the domain has for its root, it is fetched again at each start.
 func (s *server) keep(k *domainkey.Keyring) error {
 	err := k.Seal(s.settings.Domain, s.platform)
-	if errors.Is(err, tee.ErrNoSealKey) {
+	if errors.Is(err, tee.ErrNoSealKey) || errors.Is(err, domainkey.ErrRoot) {
 		s.log.Warn("the DomainKey is kept in memory only", "why", err.Error())
 		return nil
 	}
 	if err == nil {
 		s.log.Info("has the DomainKey", "versions", k.Current())
+		if d := s.known.Get(); d != nil && unprotected(s.platform, &d.State().Terms) {
+			s.log.Warn(noProtection)
+		}
 	}
 	return err
 }
