@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"crypto"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/issue"
 	"github.com/ehsm-kms/ehsm/internal/host/store/postgres/pgtest"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
@@ -41,7 +43,9 @@ type node struct {
 	site   *site
 	dir    string
 	bin    string // of the signed programs
-	server string // host:port of its dkeyserver
+	server string // host:port at which others reach its dkeyserver
+	listen string // host:port of its dkeyserver, if it is another
+	cpu    *sim.Processor
 	ppid   [16]byte
 	g      *target
 	parts  map[string]*process
@@ -164,14 +168,8 @@ func (s *site) addMachine(t testing.TB, i int, bin, fleet string) *node {
 	if s.root == nil {
 		s.root = p
 	}
-	n.ppid = p.Terms(time.Now()).Platform.PPID
-	c, err := p.Issue(p.Terms(time.Now()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(n.path("collateral.bin"), c.Append(nil), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	n.cpu, n.ppid = p, p.Terms(time.Now()).Platform.PPID
+	n.collate(t, func(*issue.Terms) {})
 	n.g = &target{
 		kind: member, dir: s.home.dir, core: "unix:" + n.path("core.sock"), out: newOutput(), parts: map[string]*process{}, joins: n,
 		audit: n.path("audit"), settings: []string{"EHSM_KMS_DATABASE=" + s.database, "EHSM_KMS_COLLATERAL_DIR=" + n.path("collateral")},
@@ -180,6 +178,32 @@ func (s *site) addMachine(t testing.TB, i int, bin, fleet string) *node {
 	t.Cleanup(func() { n.autopsy(t) })
 	s.machines = append(s.machines, n)
 	return n
+}
+
+// collate writes collateral about the machine, which edit may change.
+func (n *node) collate(t testing.TB, edit func(*issue.Terms)) {
+	t.Helper()
+	terms := n.cpu.Terms(time.Now())
+	edit(&terms)
+	c, err := n.cpu.Issue(terms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := n.path("collateral.bin")
+	if err := os.WriteFile(path+".new", c.Append(nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// behind puts a link before the machine's dkeyserver.
+func (n *node) behind(t testing.TB) *link {
+	t.Helper()
+	l := newLink(t, n.server)
+	n.listen, n.server = n.server, l.addr()
+	return l
 }
 
 // autopsy ends what runs, and reads what it printed.
@@ -279,7 +303,7 @@ func (s *site) change(t testing.TB, at *node, edit func(*manifest.Settings)) {
 
 func (n *node) serverSettings(more ...string) []string {
 	return append([]string{
-		"EHSM_DKEYSERVER_LISTEN=" + n.server, "EHSM_DKEYSERVER_DOMAIN=" + n.path("domain"), "EHSM_DKEYSERVER_SIM=" + n.path("tee.sock"),
+		"EHSM_DKEYSERVER_LISTEN=" + cmp.Or(n.listen, n.server), "EHSM_DKEYSERVER_DOMAIN=" + n.path("domain"), "EHSM_DKEYSERVER_SIM=" + n.path("tee.sock"),
 		"EHSM_DKEYSERVER_COLLATERAL=" + n.path("collateral.bin"), "EHSM_DKEYSERVER_HEARTBEAT=300ms", n.failpoints(),
 	}, more...)
 }
