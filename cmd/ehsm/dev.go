@@ -19,6 +19,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/harden/fence"
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
+	"github.com/ehsm-kms/ehsm/internal/host/dev/nodes"
 )
 
 // devCredentials is the file of a data directory with the profile of its first
@@ -29,6 +30,9 @@ type devFlags struct {
 	listen, data string
 	http         bool
 	noProfile    bool
+	several      bool // programs of their own, for so many nodes:
+	nodes        int
+	database     string
 }
 
 func newDev(a *app) *cobra.Command {
@@ -40,16 +44,32 @@ func newDev(a *app) *cobra.Command {
 protected by file permissions only. Everything it keeps is in one directory. At
 its first start it enrolls a tenant; at every start it writes how to reach the
 service as that tenant to the profile "dev", or the one of --profile. Once it is
-ready it can write to the data directory only, and start no programs.`,
+ready it can write to the data directory only, and start no programs.
+
+With --nodes it runs a domain of several nodes instead, with the programs of a real
+one, which must be in the directory of ehsm ("make build"). Each node is a simulated
+machine with a manager, a core and a dkeycache; the first has the root dkeyserver
+too, the second a worker. The nodes share a PostgreSQL, which must be installed, or
+running somewhere (--database). The manager of the first node listens on --listen,
+the others on the ports after it. Kill any program and see who goes on without it;
+SIGUSR1 to dev starts again what has ended. The data directory has, in each nodeN,
+NAME.pid and NAME.log of each program, and operator.key, which signs manifests.`,
 		Example: `  ehsm dev
-  ehsm dev --data /tmp/kms --listen 127.0.0.1:0 --profile try`,
+  ehsm dev --data /tmp/kms --listen 127.0.0.1:0 --profile try
+  ehsm dev --nodes 3
+  ehsm dev --nodes 3 --database postgres://ehsm@127.0.0.1:5433/postgres`,
 		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.dev(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.several = cmd.Flags().Changed("nodes")
+			return a.dev(cmd.Context(), f)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:9000", "`host:port` to listen on; port 0 takes a free one")
-	flags.StringVar(&f.data, "data", "", "`directory` of all data; $XDG_STATE_HOME/ehsm or ~/.local/state/ehsm without it")
+	flags.StringVar(&f.data, "data", "", "`directory` of all data; ehsm in $XDG_STATE_HOME or ~/.local/state without it, ehsm-nodes with --nodes")
 	flags.BoolVar(&f.http, "http", false, "plain http, on loopback addresses only")
+	flags.IntVar(&f.nodes, "nodes", 0, "run a domain of so many `nodes`, 1 to 9, each with programs of its own")
+	flags.StringVar(&f.database, "database", "", "`URL` of the PostgreSQL that the nodes share; one of their own without it")
 	flags.BoolVar(&f.noProfile, "no-profile", false, "enroll nobody and write no profile")
 	return cmd
 }
@@ -65,14 +85,23 @@ type started struct {
 }
 
 func (a *app) dev(ctx context.Context, f devFlags) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	if f.data == "" {
 		state, err := a.userDir("XDG_STATE_HOME", filepath.Join(".local", "state"))
 		if err != nil {
 			return withHint(err, "name the data directory with --data")
 		}
-		f.data = filepath.Join(state, "ehsm")
+		f.data = filepath.Join(state, f.home())
 	}
 	a.warn("simulated TEE: keys are protected by file permissions only; do not put real keys here")
+	if f.several {
+		return a.devNodes(ctx, f)
+	}
+	if nodes.Exists(f.data) {
+		return withHint(fmt.Errorf("%s has a domain of several nodes", f.data), "ehsm dev --nodes 3 --data "+shellWord(f.data)+", or another --data")
+	}
 	config.TuneCollector(ctx, a.getenv, 400)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
 	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Locked: true})
@@ -85,11 +114,32 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 	return server.Wait()
 }
 
+// check finds flags that do not go together.
+func (f devFlags) check() error {
+	switch {
+	case f.several && (f.nodes < 1 || f.nodes > nodes.Most):
+		return usagef("%d nodes, want 1 to %d", f.nodes, nodes.Most)
+	case f.several && f.http:
+		return usagef("--http is not for several nodes")
+	case !f.several && f.database != "":
+		return usagef("--database is for several nodes: --nodes 3")
+	}
+	return nil
+}
+
+// home is the directory's name below those of other programs.
+func (f devFlags) home() string {
+	if f.several {
+		return "ehsm-nodes"
+	}
+	return "ehsm"
+}
+
 // ready enrolls the first tenant if need be and says how to go on.
 func (a *app) ready(ctx context.Context, f devFlags, server *dev.Server) error {
 	s := started{URL: server.URL(), Fingerprint: server.Fingerprint(), Data: f.data, Domain: hex.EncodeToString(server.Info.Domain[:])}
 	if !f.noProfile {
-		p, err := devTenant(ctx, f.data, server)
+		p, err := devTenant(ctx, f.data, service{server.URL(), server.Fingerprint(), s.Domain, server.First})
 		if err != nil {
 			return err
 		}
@@ -123,12 +173,19 @@ func (a *app) confine(data string, server *dev.Server) error {
 	return err
 }
 
+// A service is one that was just started.
+type service struct {
+	url, fingerprint string
+	domain           string
+	first            bool // its domain was made by this start
+}
+
 // devTenant returns the profile of the tenant that a data directory has, as the
-// server is reached now.
-func devTenant(ctx context.Context, data string, server *dev.Server) (profile, error) {
+// service is reached now.
+func devTenant(ctx context.Context, data string, s service) (profile, error) {
 	path := filepath.Join(data, devCredentials)
 	var p profile
-	if !server.First {
+	if !s.first {
 		b, err := readPrivate(path)
 		if err == nil {
 			err = decodeYAML(path, b, &p)
@@ -137,8 +194,7 @@ func devTenant(ctx context.Context, data string, server *dev.Server) (profile, e
 			return p, fmt.Errorf("read credentials: %w", err)
 		}
 	}
-	p.URL, p.Fingerprint, p.Insecure = server.URL(), server.Fingerprint(), server.Fingerprint() == ""
-	p.Domain = hex.EncodeToString(server.Info.Domain[:])
+	p.URL, p.Fingerprint, p.Insecure, p.Domain = s.url, s.fingerprint, s.fingerprint == "", s.domain
 	if p.AppID != "" {
 		return p, nil
 	}
@@ -158,22 +214,13 @@ func devTenant(ctx context.Context, data string, server *dev.Server) (profile, e
 // writeDevProfile puts p into the user's profiles and returns its name and a
 // command that uses it.
 func (a *app) writeDevProfile(p profile) (name, next string, err error) {
-	path, err := a.configPath()
+	name = cmp.Or(a.profile, devProfile)
+	path, err := a.putDevProfile(name, p)
 	if err != nil {
 		return "", "", err
 	}
-	name = cmp.Or(a.profile, devProfile)
 	c, err := loadConfig(path)
 	if err != nil {
-		return "", "", err
-	}
-	if old := c.Profiles[name]; name != devProfile && old.AppID != "" && old.AppID != p.AppID {
-		return "", "", fmt.Errorf("profile %q has other credentials already", name)
-	}
-	if err := saveProfile(path, name, p); err != nil {
-		return "", "", err
-	}
-	if c, err = loadConfig(path); err != nil {
 		return "", "", err
 	}
 	next = program()
@@ -181,6 +228,24 @@ func (a *app) writeDevProfile(p profile) (name, next string, err error) {
 		next += " --profile " + name
 	}
 	return name, next + " key create", nil
+}
+
+// putDevProfile writes a profile and returns in which file. One of somebody else is
+// kept; that named dev, and dev-1 and so on, are ours.
+func (a *app) putDevProfile(name string, p profile) (string, error) {
+	path, err := a.configPath()
+	if err != nil {
+		return "", err
+	}
+	c, err := loadConfig(path)
+	if err != nil {
+		return "", err
+	}
+	ours := name == devProfile || ofDevNode(name)
+	if old := c.Profiles[name]; !ours && old.AppID != "" && old.AppID != p.AppID {
+		return "", fmt.Errorf("profile %q has other credentials already", name)
+	}
+	return path, saveProfile(path, name, p)
 }
 
 // program returns how to run this program from a shell in the same directory.

@@ -150,10 +150,22 @@ func writePrivate(path string, v any) error {
 
 // choose returns the profile to use if none was named.
 func (c configFile) choose() string {
-	if _, ok := c.Profiles[devProfile]; ok && len(c.Profiles) == 1 {
-		return devProfile
+	if _, ok := c.Profiles[devProfile]; !ok {
+		return defaultProfile
 	}
-	return defaultProfile
+	for name := range c.Profiles {
+		if name != devProfile && !ofDevNode(name) {
+			return defaultProfile
+		}
+	}
+	return devProfile
+}
+
+// ofDevNode reports whether a profile is that of a single node, beside the profile of
+// all of them.
+func ofDevNode(name string) bool {
+	node, ok := strings.CutPrefix(name, devProfile+"-")
+	return ok && len(node) == 1 && node[0] >= '1' && node[0] <= '9'
 }
 
 func (c configFile) names() []string { return slices.Sorted(maps.Keys(c.Profiles)) }

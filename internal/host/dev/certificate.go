@@ -20,16 +20,18 @@ import (
 	"time"
 )
 
+// What TLSDir holds.
 const (
-	certFile     = "cert.pem"
-	keyFile      = "key.pem"
-	certLifetime = 10 * 365 * 24 * time.Hour
+	CertFile = "cert.pem"
+	KeyFile  = "key.pem"
 )
+
+const certLifetime = 10 * 365 * 24 * time.Hour
 
 // certificate loads the server's certificate from dir, which it makes at first
 // start, and returns its SHA-256 fingerprint beside the configuration.
 func certificate(dir string, addr net.Addr) (*tls.Config, string, error) {
-	certPath, keyPath := filepath.Join(dir, certFile), filepath.Join(dir, keyFile)
+	certPath, keyPath := filepath.Join(dir, CertFile), filepath.Join(dir, KeyFile)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := selfSign(dir, addr); err != nil {
 			return nil, "", fmt.Errorf("make the TLS certificate: %w", err)
@@ -41,6 +43,13 @@ func certificate(dir string, addr net.Addr) (*tls.Config, string, error) {
 	}
 	sum := sha256.Sum256(pair.Certificate[0])
 	return &tls.Config{Certificates: []tls.Certificate{pair}}, hex.EncodeToString(sum[:]), nil
+}
+
+// Certify makes the certificate in dir if there is none, good for loopback and addr,
+// and returns its SHA-256 in hex.
+func Certify(dir string, addr net.Addr) (fingerprint string, err error) {
+	_, fingerprint, err = certificate(dir, addr)
+	return fingerprint, err
 }
 
 // selfSign makes a P-256 key and a certificate for loopback, this host's name
@@ -88,10 +97,10 @@ func writePair(dir string, cert, key []byte) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.WriteFile(filepath.Join(tmp, certFile), cert, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, CertFile), cert, 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(tmp, keyFile), key, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, KeyFile), key, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)

@@ -1,0 +1,277 @@
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/host/dev"
+)
+
+// actEnv has the test binary act as a program of a node.
+const actEnv = "TEST_ACT_AS"
+
+func TestMain(m *testing.M) {
+	if act := os.Getenv(actEnv); act != "" {
+		os.Exit(program(act))
+	}
+	os.Exit(m.Run())
+}
+
+// program prints, and lives until it is asked to end.
+func program(act string) int {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, os.Interrupt)
+	fmt.Fprintln(os.Stderr, "starts in", mustWd())
+	if act == "fails" {
+		fmt.Fprintln(os.Stderr, "no such machine")
+		return 3
+	}
+	fmt.Fprintln(os.Stderr, `time=now level=ERROR msg="the DomainKey is gone" why="some reason"`)
+	fmt.Fprintln(os.Stderr, `time=now level=ERROR msg=lost`)
+	fmt.Fprintln(os.Stderr, `time=now level=ERROR msg="not ready" check=core`)
+	fmt.Fprintln(os.Stderr, `time=now level=INFO msg=joined`)
+	fmt.Fprintln(os.Stderr, "serves now")
+	<-asked
+	return 0
+}
+
+func mustWd() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return err.Error()
+	}
+	return dir
+}
+
+// A heard is what people are told.
+type heard struct {
+	mu    sync.Mutex
+	lines []string
+	more  chan struct{}
+}
+
+func (h *heard) say(line string) {
+	h.mu.Lock()
+	h.lines = append(h.lines, line)
+	h.mu.Unlock()
+	h.more <- struct{}{}
+}
+
+func newPart(t *testing.T, act string) (*part, *heard) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &heard{more: make(chan struct{}, 16)}
+	s := newSpawner()
+	p := &part{
+		name: "node-1 ehsm-core", program: programCore, path: self, env: append(os.Environ(), actEnv+"="+act), dir: t.TempDir(),
+		ready: regexp.MustCompile(`^serves `), signal: os.Interrupt, spawner: s, say: h.say,
+	}
+	t.Cleanup(func() {
+		if err := p.end(); err != nil {
+			t.Error(err)
+		}
+		s.close()
+	})
+	return p, h
+}
+
+// TestPart has a program start, be killed, start again, and end.
+func TestPart(t *testing.T) {
+	p, h := newPart(t, "serves")
+	if p.pid() != 0 {
+		t.Error("it has a process id before it was started")
+	}
+	if err := p.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := os.ReadFile(filepath.Join(p.dir, "core.pid"))
+	if err != nil || string(pid) != fmt.Sprintln(p.pid()) {
+		t.Errorf("core.pid: got %q, %v, want %d", pid, err, p.pid())
+	}
+	if err := syscall.Kill(p.pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		<-h.more
+	}
+	want := `node-1 ehsm-core: the DomainKey is gone why="some reason"|node-1 ehsm-core: lost|node-1 ehsm-core has ended: signal: killed`
+	if got := strings.Join(h.lines, "|"); got != want {
+		t.Errorf("people are told %s", got)
+	}
+	if _, err := os.Stat(filepath.Join(p.dir, "core.pid")); err == nil || p.pid() != 0 {
+		t.Errorf("a program that has ended has process id %d", p.pid())
+	}
+	if err := p.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.end(); err != nil {
+		t.Error(err)
+	}
+	if n := len(h.more); n != 2 {
+		t.Errorf("people are told %d lines of an orderly end, want those of the program: %q", n, h.lines)
+	}
+	log, err := os.ReadFile(filepath.Join(p.dir, "core.log"))
+	if err != nil || strings.Count(string(log), "starts in /\n") != 2 || !strings.Contains(p.tail(), "serves now") {
+		t.Errorf("core.log: %q, %v", log, err)
+	}
+}
+
+func TestPartFails(t *testing.T) {
+	p, h := newPart(t, "fails")
+	if err := p.start(t.Context()); err == nil || !strings.Contains(err.Error(), "before it was ready: exit status 3") || !strings.Contains(err.Error(), "no such machine") {
+		t.Errorf("got %v", err)
+	}
+	if len(h.lines) > 0 {
+		t.Errorf("people are told %q beside the error", h.lines)
+	}
+	p.path += "-that-is-not-there"
+	if err := p.start(t.Context()); err == nil || !strings.Contains(err.Error(), "start node-1 ehsm-core") {
+		t.Errorf("got %v", err)
+	}
+	p, _ = newPart(t, "serves")
+	p.ready = regexp.MustCompile(`never`)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.start(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// programs makes a directory with files of the programs' names.
+func programs(t *testing.T, but string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{programTEE, programServer, programCache, programCore, programKMS} {
+		if name != but {
+			touch(t, filepath.Join(dir, name), 0o700)
+		}
+	}
+	return dir
+}
+
+func touch(t *testing.T, path string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("x"), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRefusals has starts that are refused before anything is made or started.
+func TestRefusals(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	made := func(names ...string) func(*testing.T, *Options) {
+		return func(t *testing.T, o *Options) {
+			for _, name := range names {
+				touch(t, filepath.Join(o.Dir, name), 0o600)
+			}
+		}
+	}
+	for _, row := range []struct {
+		name string
+		edit func(*testing.T, *Options)
+		want error
+		says string
+	}{
+		{"a program is missing", func(t *testing.T, o *Options) { o.Programs = programs(t, programCore) }, ErrPrograms, "ehsm-core must be in "},
+		{"no program is there", func(t *testing.T, o *Options) { o.Programs = t.TempDir() }, ErrPrograms, "ehsm-simtee, ehsm-dkeyserver, ehsm-dkeycache, ehsm-core, ehsm-kms"},
+		{"a program is no executable", func(t *testing.T, o *Options) {
+			o.Programs = programs(t, programKMS)
+			touch(t, filepath.Join(o.Programs, programKMS), 0o600)
+		}, ErrPrograms, "ehsm-kms must"},
+		{"no nodes", func(t *testing.T, o *Options) { o.Nodes = 0 }, ErrDirectory, "0 nodes, want 1 to 9"},
+		{"too many nodes", func(t *testing.T, o *Options) { o.Nodes = 10 }, ErrDirectory, "10 nodes"},
+		{"long name", func(t *testing.T, o *Options) { o.Dir = filepath.Join(o.Dir, strings.Repeat("d", 90)) }, ErrDirectory, "107 are allowed"},
+		{"no directory", func(t *testing.T, o *Options) { o.Dir = "/dev/null/d" }, syscall.ENOTDIR, "data directory"},
+		{"one process", made("ehsm.db"), ErrDirectory, "a domain of one process"},
+		{"one process, no keys yet", made("domain/genesis.json"), ErrDirectory, "a domain of one process"},
+		{"domain lost", made("postgres/PG_VERSION"), dev.ErrLost, "node1/domain is gone"},
+		{"domain lost, database elsewhere", made("database"), dev.ErrLost, "node1/domain is gone"},
+		{"machine lost", made("node1/domain/genesis.json", "fleet/fleet.pem", "signer"), dev.ErrLost, "node1/machine is gone"},
+		{"fleet lost", made("node1/domain/genesis.json", "node1/machine/machine.secret", "signer"), dev.ErrLost, "fleet is gone"},
+		{"signer lost", made("node1/domain/genesis.json", "node1/machine/machine.secret", "fleet/fleet.pem"), dev.ErrLost, "signer is gone"},
+		{"port taken", func(t *testing.T, o *Options) { o.Listen = taken.Addr().String() }, ErrPorts, "for node 1: listen tcp"},
+		{"no port", func(t *testing.T, o *Options) { o.Listen = "127.0.0.1" }, nil, `listen on "127.0.0.1"`},
+		{"named port", func(t *testing.T, o *Options) { o.Listen = "127.0.0.1:https" }, nil, "the port is no number"},
+		{"other's address", func(t *testing.T, o *Options) { o.Listen = "192.0.2.1:0" }, ErrPorts, "192.0.2.1"},
+		{"in use", func(t *testing.T, o *Options) {
+			if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			f, err := lock(o.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unlock(f) })
+		}, ErrDirectory, fmt.Sprintf("process %d runs the domain in ", os.Getpid())},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			o := Options{Dir: filepath.Join(t.TempDir(), "d"), Programs: programs(t, ""), Nodes: 3, Listen: "127.0.0.1:0", Say: func(line string) { t.Errorf("said %q", line) }}
+			row.edit(t, &o)
+			_, err := Start(t.Context(), o)
+			if err == nil || row.want != nil && !errors.Is(err, row.want) || !strings.Contains(err.Error(), row.says) {
+				t.Errorf("got %v, want %q", err, row.says)
+			}
+			if _, err := os.Stat(filepath.Join(o.Dir, "node1", machineDir, "pck.pem")); err == nil {
+				t.Error("a machine was made")
+			}
+		})
+	}
+}
+
+func TestPorts(t *testing.T) {
+	first, err := managers("127.0.0.1:0", 3)
+	if err != nil || len(first) != 3 || first[0] == first[1] || first[1] == first[2] || first[0] == first[2] {
+		t.Fatalf("got %q, %v", first, err)
+	}
+	servers, err := keyServers("127.0.0.1:9000", 2)
+	if err != nil || len(servers) != 2 || servers[0] == servers[1] || !strings.HasPrefix(servers[0], "127.0.0.1:") {
+		t.Errorf("got %q, %v", servers, err)
+	}
+	ln, err := net.Listen("tcp", servers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if again, err := keyServers("127.0.0.1:9000", 2); err != nil || again[0] == servers[0] {
+		t.Errorf("with %s taken: got %q, %v", servers[0], again, err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	dir := t.TempDir()
+	f, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unlock(f); err != nil {
+		t.Fatal(err)
+	}
+	touch(t, filepath.Join(dir, pidFile), 0o600) // left by one that was killed
+	if f, err = lock(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer unlock(f)
+	if b, err := os.ReadFile(filepath.Join(dir, pidFile)); err != nil || string(b) != fmt.Sprintln(os.Getpid()) {
+		t.Errorf("dev.pid: got %q, %v", b, err)
+	}
+}
