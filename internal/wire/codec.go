@@ -95,7 +95,8 @@ func (c *Call) Append(dst []byte) []byte {
 	dst = pack.AppendBool(dst, c.Listed)
 	dst = appendRefs(dst, c.Listing)
 	dst = pack.AppendBool(dst, c.Collated)
-	return pack.AppendBytes(dst, c.Collateral)
+	dst = pack.AppendBytes(dst, c.Collateral)
+	return binary.BigEndian.AppendUint32(dst, c.Floor)
 }
 
 // DecodeCall reads what Append wrote. The call shares memory with b.
@@ -115,6 +116,7 @@ func DecodeCall(b []byte) (*Call, error) {
 	if b := r.Bytes(MaxCollateral); len(b) > 0 {
 		c.Collateral = b
 	}
+	c.Floor = r.Uint32()
 	return c, finish(r, "call")
 }
 
@@ -124,13 +126,14 @@ func (s *Sweep) Append(dst []byte) []byte {
 	dst = pack.AppendString(dst, s.RequestID)
 	dst = appendRef(dst, &s.App)
 	dst = appendRefs(dst, s.Keys)
-	return appendRef(dst, &s.Secret)
+	dst = appendRef(dst, &s.Secret)
+	return binary.BigEndian.AppendUint32(dst, s.Floor)
 }
 
 // DecodeSweep reads what Append wrote. The sweep shares memory with b.
 func DecodeSweep(b []byte) (*Sweep, error) {
 	r := start(b)
-	s := &Sweep{RequestID: r.String(MaxName), App: readRef(r), Keys: readRefs(r, SweepStep), Secret: readRef(r)}
+	s := &Sweep{RequestID: r.String(MaxName), App: readRef(r), Keys: readRefs(r, SweepStep), Secret: readRef(r), Floor: r.Uint32()}
 	return s, finish(r, "sweep")
 }
 
@@ -162,7 +165,9 @@ func (i Info) Append(dst []byte) []byte {
 	dst = append(dst, i.AuditKey[:]...)
 	dst = pack.AppendBool(dst, i.Simulated)
 	dst = pack.AppendBool(dst, i.OpenEnrollment)
-	return append(dst, i.HPKEKey[:]...)
+	dst = append(dst, i.HPKEKey[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, i.Manifest)
+	return binary.BigEndian.AppendUint32(dst, i.DomainKey)
 }
 
 // DecodeInfo reads what Append wrote.
@@ -175,6 +180,7 @@ func DecodeInfo(b []byte) (Info, error) {
 	i.Simulated = r.Bool()
 	i.OpenEnrollment = r.Bool()
 	r.Array(i.HPKEKey[:])
+	i.Manifest, i.DomainKey = r.Uint64(), r.Uint32()
 	return i, finish(r, "info")
 }
 
@@ -210,6 +216,9 @@ func (a *Answer) Append(dst []byte) []byte {
 		dst = append(dst, q.FMSPC[:]...)
 		dst = pack.AppendString(dst, q.CA)
 	}
+	dst = binary.BigEndian.AppendUint32(dst, a.NeedVersion)
+	dst = pack.AppendBool(dst, a.NeedFacts)
+	dst = appendNewFacts(dst, a.Facts)
 	return appendAudit(dst, &a.Audit)
 }
 
@@ -224,6 +233,7 @@ func appendWrites(dst []byte, writes []Write) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, w.Primary)
 		dst = pack.AppendBool(dst, w.Sweep)
 		dst = binary.BigEndian.AppendUint64(dst, uint64(w.Due))
+		dst = pack.AppendBool(dst, w.Rewrapped)
 		dst = pack.AppendBool(dst, w.Remove)
 		dst = pack.AppendBytes(dst, w.Sealed)
 	}
@@ -266,12 +276,15 @@ func DecodeAnswer(b []byte) (*Answer, error) {
 	if r.Bool() {
 		a.NeedCollateral = readCollateralQuery(r)
 	}
+	a.NeedVersion = r.Uint32()
+	a.NeedFacts = r.Bool()
+	a.Facts = readNewFacts(r)
 	a.Audit = readAudit(r)
 	return a, finish(r, "answer")
 }
 
 func readWrites(r *pack.Reader) []Write {
-	n := r.Count(MaxWrites, recordIDSize+8+8+1+4+1+8+1+4)
+	n := r.Count(MaxWrites, recordIDSize+8+8+1+4+1+8+1+1+4)
 	if n == 0 {
 		return nil
 	}
@@ -279,7 +292,7 @@ func readWrites(r *pack.Reader) []Write {
 	for i := range writes {
 		writes[i] = Write{
 			ID: readID(r), Expected: r.Uint64(), Revision: r.Uint64(),
-			Hidden: r.Bool(), Primary: r.Uint32(), Sweep: r.Bool(), Due: r.Int64(), Remove: r.Bool(),
+			Hidden: r.Bool(), Primary: r.Uint32(), Sweep: r.Bool(), Due: r.Int64(), Rewrapped: r.Bool(), Remove: r.Bool(),
 		}
 		if b := r.Bytes(MaxRecord); len(b) > 0 {
 			writes[i].Sealed = b

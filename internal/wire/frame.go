@@ -21,6 +21,8 @@ const (
 	OpSweep
 	OpCheckpoint
 	OpStats
+	OpRewrap
+	OpFacts
 	OpRefused // reply only: the payload is text, the message could not be executed
 )
 

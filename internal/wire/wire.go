@@ -30,6 +30,7 @@ const (
 	// MaxCollateral is the longest answer to a CollateralQuery, in bytes.
 	MaxCollateral = 4 << 20
 	SweepStep     = 500 // records changed by one step of a sweep
+	RewrapStep    = 500 // records wrapped anew by one step
 )
 
 // Core is the trusted service, called in-process or over a stream. All methods
@@ -169,7 +170,9 @@ func SecretID(tenant UUID, name string) UUID {
 	return UUID(sum[:16])
 }
 
-// Tag is the authentication tag of a sealed record, its last 16 bytes.
+// Tag names a state of a record beside its revision: it is the authentication tag
+// with which the state was sealed first, and stays when the state is wrapped under
+// another version of the DomainKey. SealedTag finds it.
 type Tag [16]byte
 
 // Ref names one state of a record. Sealed is its bytes, or nil where the core
@@ -196,6 +199,9 @@ type Call struct {
 	// collateral in docs/formats.md. If Collated is set and it is empty, there is none.
 	Collateral []byte
 	Collated   bool
+	// Floor is the least version of the DomainKey under which the store takes records,
+	// 0 if that is not known. The core uses no lower one from then on.
+	Floor uint32
 }
 
 // Kind says what the manager does with an answer.
@@ -216,13 +222,19 @@ type Answer struct {
 	Sign    string // value of the Ehsm-Reply-Signature header, "" on unauthenticated replies
 	Release int64  // do not send Reply before this time, Unix microseconds; 0: at once
 
-	Handle uint64  // of a pending answer
-	Writes []Write // store all of them or none
-	Replay *Replay // store it in the same transaction
+	Handle uint64    // of a pending answer
+	Writes []Write   // store all of them or none
+	Replay *Replay   // store it in the same transaction
+	Facts  *NewFacts // likewise
 
 	NeedRecords    []RecordID
 	NeedList       *Query
 	NeedCollateral *CollateralQuery
+	// NeedVersion is a version of the DomainKey that this core does not have yet, 0 if
+	// it lacks none. It is fetching it: repeat the call a little later.
+	NeedVersion uint32
+	// NeedFacts asks for more of the log of negative facts, see Witness.
+	NeedFacts bool
 
 	Audit Audit // hand it to the sink before anything else is done with the answer
 }
@@ -236,6 +248,11 @@ type Write struct {
 	Primary  uint32 // of a key: the version to send along with it
 	Sweep    bool   // of an app: a sweep of its keys is due
 	Due      int64  // of a secret: when to offer it for a purge, Unix milliseconds; 0: never
+	// Rewrapped says that Sealed is the state that is stored, wrapped under another
+	// version of the DomainKey. Expected is Revision; nothing of the row changes but
+	// the bytes, and all other fields but ID are zero. Nobody need be told: the state
+	// keeps its name.
+	Rewrapped bool
 	// Remove takes the record away, whatever its revision is and whether there
 	// is one; of a secret version with Version 0, all versions of that ID. All
 	// other fields but ID are zero.
@@ -243,16 +260,8 @@ type Write struct {
 	Sealed []byte
 }
 
-// Tag returns the authentication tag of the written record.
+// Tag returns the tag of the written state.
 func (w Write) Tag() Tag { return SealedTag(w.Sealed) }
-
-// SealedTag returns the last 16 bytes of a sealed record.
-func SealedTag(sealed []byte) (t Tag) {
-	if len(sealed) >= len(t) {
-		copy(t[:], sealed[len(sealed)-len(t):])
-	}
-	return t
-}
 
 // A Replay is the entry that makes a signed request usable once on all nodes.
 // The store refuses a transaction whose entry it already has.
@@ -317,7 +326,8 @@ type Sweep struct {
 	RequestID string
 	App       Ref
 	Keys      []Ref
-	Secret    Ref // to be purged, if its type is not 0; then App and Keys are empty
+	Secret    Ref    // to be purged, if its type is not 0; then App and Keys are empty
+	Floor     uint32 // as in a Call
 }
 
 // Info describes a running core.
@@ -333,6 +343,9 @@ type Info struct {
 	// HPKEKey is this instance's public key for HPKE with MLKEM768-X25519. It
 	// proves nothing by itself: evidence binds it, see GetEvidence.
 	HPKEKey [HPKEKeySize]byte
+	// What follows changes while the core runs.
+	Manifest  uint64 // version of the manifest in force
+	DomainKey uint32 // version of the DomainKey that new records are wrapped under
 }
 
 // HPKEKeySize is the length of a public key for HPKE with MLKEM768-X25519, in

@@ -17,7 +17,7 @@ func sampleCall() *Call {
 		RequestID: "r-1", Action: "Encrypt", Get: true, Body: []byte(`{"appid":"x"}`), Fresh: true, Listed: true,
 		Records:  []Ref{{ID: id, Revision: 3, Tag: Tag{9}, Sealed: []byte("sealed")}, {ID: id}},
 		Listing:  []Ref{{ID: id, Revision: 1, Sealed: []byte("more")}},
-		Collated: true, Collateral: []byte("collateral"),
+		Collated: true, Collateral: []byte("collateral"), Floor: 6,
 	}
 }
 
@@ -27,11 +27,13 @@ func sampleAnswer() *Answer {
 		Writes: []Write{
 			{ID: RecordID{App, UUID{1}, UUID{1}, 0}, Expected: 1, Revision: 2, Hidden: true, Primary: 4, Sweep: true, Due: -9, Sealed: bytes.Repeat([]byte{7}, 40)},
 			{ID: RecordID{SecretVersion, UUID{1}, UUID{3}, 0}, Remove: true},
+			{ID: RecordID{Key, UUID{1}, UUID{4}, 0}, Expected: 3, Revision: 3, Rewrapped: true, Sealed: bytes.Repeat([]byte{8}, 40)},
 		},
 		Replay:         &Replay{UUID{1}, Tag{2}, 1234},
 		NeedRecords:    []RecordID{{KeyVersion, UUID{1}, UUID{2}, 9}},
 		NeedList:       &Query{Type: SecretVersion, Tenant: UUID{1}, ID: UUID{2}, After: 5, Limit: 10},
 		NeedCollateral: &CollateralQuery{[6]byte{1, 2}, PlatformCA},
+		NeedVersion:    9,
 		Audit:          Audit{First: 8, Count: 2, Durable: true, Frames: []byte("frames")},
 	}
 }
@@ -45,15 +47,19 @@ func TestMessagesRoundTrip(t *testing.T) {
 	if got, err := DecodeAnswer(answer.Append(nil)); err != nil || !reflect.DeepEqual(got, answer) {
 		t.Errorf("answer: got %+v, %v", got, err)
 	}
-	sweep := &Sweep{RequestID: "s", App: call.Records[0], Keys: call.Listing, Secret: call.Listing[0]}
+	sweep := &Sweep{RequestID: "s", App: call.Records[0], Keys: call.Listing, Secret: call.Listing[0], Floor: 2}
 	if got, err := DecodeSweep(sweep.Append(nil)); err != nil || !reflect.DeepEqual(got, sweep) {
 		t.Errorf("sweep: got %+v, %v", got, err)
+	}
+	rewrap := &Rewrap{RequestID: "w", Version: 2, Records: call.Records}
+	if got, err := DecodeRewrap(rewrap.Append(nil)); err != nil || !reflect.DeepEqual(got, rewrap) {
+		t.Errorf("rewrap: got %+v, %v", got, err)
 	}
 	res := Resolve{5, Replayed}
 	if got, err := DecodeResolve(res.Append(nil)); err != nil || got != res {
 		t.Errorf("resolve: got %+v, %v", got, err)
 	}
-	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true, [HPKEKeySize]byte{1215: 9}}
+	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true, [HPKEKeySize]byte{1215: 9}, 7, 2}
 	if got, err := DecodeInfo(info.Append(nil)); err != nil || got != info {
 		t.Errorf("info: got %+v, %v", got, err)
 	}
@@ -68,6 +74,7 @@ func TestMessagesCutShortOrPadded(t *testing.T) {
 		"answer":  {sampleAnswer().Append(nil), func(b []byte) error { _, err := DecodeAnswer(b); return err }},
 		"resolve": {Resolve{1, Stored}.Append(nil), func(b []byte) error { _, err := DecodeResolve(b); return err }},
 		"info":    {Info{}.Append(nil), func(b []byte) error { _, err := DecodeInfo(b); return err }},
+		"rewrap":  {(&Rewrap{}).Append(nil), func(b []byte) error { _, err := DecodeRewrap(b); return err }},
 		"sweep":   {(&Sweep{}).Append(nil), func(b []byte) error { _, err := DecodeSweep(b); return err }},
 	} {
 		for n := range m.b {
@@ -94,6 +101,10 @@ func TestMessagesCutShortOrPadded(t *testing.T) {
 		if _, err := DecodeAnswer(a.Append(nil)); !errors.Is(err, pack.ErrMalformed) {
 			t.Errorf("collateral of CA %q: got %v, want malformed", ca, err)
 		}
+	}
+	many := Rewrap{Records: make([]Ref, RewrapStep+1)}
+	if _, err := DecodeRewrap(many.Append(nil)); !errors.Is(err, pack.ErrMalformed) {
+		t.Errorf("rewrap of too many records: got %v, want malformed", err)
 	}
 	long := Call{Collated: true, Collateral: make([]byte, MaxCollateral+1)}
 	if _, err := DecodeCall(long.Append(nil)); !errors.Is(err, pack.ErrMalformed) {
@@ -182,6 +193,15 @@ func FuzzDecodeSweep(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := DecodeSweep(b); err == nil && !bytes.Equal(s.Append(nil), b) {
 			t.Error("a sweep does not re-encode to the bytes it came from")
+		}
+	})
+}
+
+func FuzzDecodeRewrap(f *testing.F) {
+	f.Add((&Rewrap{RequestID: "w", Version: 2, Records: sampleCall().Listing}).Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if w, err := DecodeRewrap(b); err == nil && !bytes.Equal(w.Append(nil), b) {
+			t.Error("a rewrap does not re-encode to the bytes it came from")
 		}
 	})
 }
