@@ -70,6 +70,9 @@ type Settings struct {
 	// under the HSM: whoever has the machine has the HSM's PIN and then the key.
 	// Only with root hsm and AllowSim.
 	HSMWithoutTEE bool `json:"hsmWithoutTEE,omitempty"`
+	// DomainKey says which versions of the DomainKey there are; zero: the first, which
+	// the genesis made.
+	DomainKey DomainKey `json:"domainKey,omitzero"`
 	// Accept lists what is accepted beside platforms that are up to date.
 	Accept []genesis.Acceptance `json:"accept,omitempty"`
 	// MinEvaluation is the least tcbEvaluationDataNumber of collateral.
@@ -128,7 +131,7 @@ func (s *Settings) PlainEnrollment() bool {
 func (s *Settings) validate() error {
 	for _, check := range []func() error{
 		s.validateModes, s.validateNumbers, s.validateRoots, s.validateCode, s.validatePlatforms,
-		func() error { return validateAccept(s.Accept) },
+		s.DomainKey.validate, func() error { return validateAccept(s.Accept) },
 		func() error { return validateNames("disabledKeySpecs", s.DisabledKeySpecs, api.KeySpecs()) },
 		func() error { return validateNames("disabledPaddings", s.DisabledPaddings, switchable()) },
 	} {

@@ -156,9 +156,10 @@ func (c *changes) settings(old, new *manifest.Settings) {
 	names(c, "settings.trustRoots", old.TrustRoots, new.TrustRoots, Weaker, Stricter)
 	c.code(old.Code, new.Code)
 	c.platforms(old.Platforms, new.Platforms)
+	c.domainKey(old, new)
 	c.accept(old.Accept, new.Accept)
-	c.numbers(old, new)
 	c.snpTCB(old.SNPMinTCB, new.SNPMinTCB)
+	c.numbers(old, new)
 	names(c, "settings.disabledKeySpecs", old.DisabledKeySpecs, new.DisabledKeySpecs, Stricter, Weaker)
 	names(c, "settings.disabledPaddings", old.DisabledPaddings, new.DisabledPaddings, Stricter, Weaker)
 }

@@ -22,6 +22,7 @@ func terms() *manifest.Terms {
 	s.Platforms = []manifest.Platform{{Name: "one", PPID: manifest.PPID{1}}, {Name: "two", Serial: "0a"}}
 	s.Accept = []genesis.Acceptance{{Status: "OutOfDate", Advisory: "INTEL-SA-00615", Reason: "why"}}
 	s.MinEvaluation, s.DisabledKeySpecs, s.DisabledPaddings = 17, []api.KeySpec{api.ECP224}, []api.PaddingMode{api.PKCS1}
+	s.DomainKey = manifest.DomainKey{Version: 4, Compromised: []uint32{1}, Forgotten: []uint32{2}}
 	return &manifest.Terms{
 		Root: manifest.Seal, Administrator: person("admin", 9), Settings: s,
 		Operators:  manifest.Quorum{Threshold: 2, Members: []manifest.Person{person("alice", 1), person("bob", 2), person("carol", 3)}},
@@ -94,6 +95,14 @@ func TestWords(t *testing.T) {
 		{"acceptance", set(func(s *manifest.Settings) { s.Accept[0].Advisory = "INTEL-SA-00657" }), []string{
 			"WEAKER settings.accept: OutOfDate for INTEL-SA-00657 is accepted, because: why", "settings.accept: OutOfDate for INTEL-SA-00615 is no longer accepted"}},
 		{"reason", set(func(s *manifest.Settings) { s.Accept[0].Reason = "so" }), []string{"settings.accept: OutOfDate for INTEL-SA-00615 is accepted, now because: so"}},
+		{"another DomainKey, as one is compromised", set(func(s *manifest.Settings) { s.DomainKey.Version, s.DomainKey.Compromised = 5, []uint32{1, 4} }), []string{
+			"settings.domainKey: version 4 -> 5: records are wrapped under it",
+			"settings.domainKey: version 4 is compromised: what it wraps and wrapped is to be replaced"}},
+		{"DomainKey forgotten", set(func(s *manifest.Settings) { s.DomainKey.Forgotten = []uint32{2, 3} }), []string{
+			"settings.domainKey: version 3 IS FORGOTTEN: what it still wraps, in backups too, is lost for good"}},
+		{"DomainKey taken back", set(func(s *manifest.Settings) { s.DomainKey = manifest.DomainKey{} }), []string{
+			"WEAKER settings.domainKey: version 4 -> 1: records are wrapped under it",
+			"WEAKER settings.domainKey: version 1 is no longer compromised", "WEAKER settings.domainKey: version 2 is no longer forgotten"}},
 		{"operator more", func(m *manifest.Terms) { m.Operators.Members = append(m.Operators.Members, person("eve", 66)) }, []string{
 			"ADMITS operators: eve with key 425ed4e4a36b30ea21b90e21c712c649", "operators: it takes 2 of 3 -> 2 of 4"}},
 		{"operator less", func(m *manifest.Terms) { m.Operators.Members = m.Operators.Members[1:] }, []string{
