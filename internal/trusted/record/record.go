@@ -25,7 +25,8 @@ import (
 )
 
 const (
-	formatV1      = 1
+	formatV1      = 1 // a state as it was made
+	formatV2      = 2 // a state that was wrapped anew
 	saltSize      = 32
 	tagSize       = 16
 	maxAttributes = 48 << 10 // bytes
@@ -51,12 +52,16 @@ func seal(keys *domainkey.Keyring, h Header, attributes []byte, material secret.
 	var salt [saltSize]byte
 	rand.Read(salt[:]) // never fails
 	version := keys.Current()
-	aead, nonce, err := wrapping(keys, version, salt[:])
+	out := appendHeader(nil, keys, formatV1, h, version, salt[:])
+	return wrap(keys, version, salt[:], pack.AppendBytes(out, attributes), material, h)
+}
+
+// wrap appends the encrypted material to the rest of a record.
+func wrap(keys *domainkey.Keyring, version uint32, salt, out []byte, material secret.Bytes, h Header) ([]byte, error) {
+	aead, nonce, err := wrapping(keys, version, salt)
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", h.ID, err)
 	}
-	out := appendHeader(nil, keys, h, version, salt[:])
-	out = pack.AppendBytes(out, attributes)
 	out = aead.Seal(out, nonce, material.Expose(), out)
 	if len(out) > wire.MaxRecord {
 		return nil, fmt.Errorf("seal %s: %d bytes, limit %d", h.ID, len(out), wire.MaxRecord)
@@ -64,10 +69,10 @@ func seal(keys *domainkey.Keyring, h Header, attributes []byte, material secret.
 	return out, nil
 }
 
-// appendHeader appends everything before the attributes.
-func appendHeader(dst []byte, keys *domainkey.Keyring, h Header, dkVersion uint32, salt []byte) []byte {
+// appendHeader appends what comes first in a record of any format, up to the salt.
+func appendHeader(dst []byte, keys *domainkey.Keyring, format byte, h Header, dkVersion uint32, salt []byte) []byte {
 	domain := keys.Domain()
-	dst = append(dst, formatV1, byte(h.ID.Type))
+	dst = append(dst, format, byte(h.ID.Type))
 	dst = append(dst, domain[:]...)
 	dst = append(dst, h.ID.Tenant[:]...)
 	dst = append(dst, h.ID.ID[:]...)
@@ -80,55 +85,86 @@ func appendHeader(dst []byte, keys *domainkey.Keyring, h Header, dkVersion uint3
 // open checks that sealed is the record that h names, in this domain, and
 // returns its attributes and material.
 func open(keys *domainkey.Keyring, h Header, sealed []byte) ([]byte, secret.Bytes, error) {
-	got, domain, dkVersion, salt, attributes, box, err := split(sealed)
+	p, err := split(sealed)
 	if err != nil {
 		return nil, secret.Bytes{}, fmt.Errorf("%w: %w", ErrOpen, err)
 	}
-	if domain != keys.Domain() { // check+: record-domain: the wrapping key depends on the domain
-		return nil, secret.Bytes{}, fmt.Errorf("%w: it belongs to another domain", ErrOpen)
-	}
-	if got != h { // check: record-label
-		return nil, secret.Bytes{}, fmt.Errorf("%w: it is %s revision %d, want %s revision %d", ErrOpen, got.ID, got.Revision, h.ID, h.Revision)
-	}
-	aead, nonce, err := wrapping(keys, dkVersion, salt)
+	material, err := p.open(keys, h, sealed)
 	if err != nil {
-		return nil, secret.Bytes{}, fmt.Errorf("%w: %w", ErrOpen, err)
+		return nil, secret.Bytes{}, err
 	}
-	material, err := aead.Open(nil, nonce, box, sealed[:len(sealed)-len(box)])
+	return p.attributes, material, nil
+}
+
+// parts are what the layout of a record has. Nothing in them is authentic before
+// open has succeeded.
+type parts struct {
+	Header
+	format     byte
+	domain     [32]byte
+	version    uint32   // of the DomainKey
+	salt       []byte   // fresh for each wrapping
+	tag        wire.Tag // of the state
+	made       uint32   // DomainKey version that wrapped the state first
+	attributes []byte
+	box        []byte // encrypted material with the authentication tag
+}
+
+func (p *parts) open(keys *domainkey.Keyring, h Header, sealed []byte) (secret.Bytes, error) {
+	if p.domain != keys.Domain() { // check+: record-domain: the wrapping key depends on the domain
+		return secret.Bytes{}, fmt.Errorf("%w: it belongs to another domain", ErrOpen)
+	}
+	if p.Header != h { // check: record-label
+		return secret.Bytes{}, fmt.Errorf("%w: it is %s revision %d, want %s revision %d", ErrOpen, p.ID, p.Revision, h.ID, h.Revision)
+	}
+	aead, nonce, err := wrapping(keys, p.version, p.salt)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("%w: %w", ErrOpen, err)
+	}
+	material, err := aead.Open(nil, nonce, p.box, sealed[:len(sealed)-len(p.box)])
 	if err != nil { // check: record-genuine
-		return nil, secret.Bytes{}, ErrOpen
+		return secret.Bytes{}, ErrOpen
 	}
-	return attributes, secret.New(material), nil
+	return secret.New(material), nil
 }
 
 // split parses the layout. It checks no authenticity.
-func split(sealed []byte) (h Header, domain [32]byte, dkVersion uint32, salt, attributes, box []byte, err error) {
+func split(sealed []byte) (*parts, error) {
 	r := pack.NewReader(sealed)
-	if v := r.Uint8(); r.Err() == nil && v != formatV1 {
-		r.Fail("record format %d is unknown", v)
+	p := &parts{format: r.Uint8()}
+	if r.Err() == nil && p.format != formatV1 && p.format != formatV2 {
+		r.Fail("record format %d is unknown", p.format)
 	}
-	h.ID.Type = wire.RecordType(r.Uint8())
-	r.Array(domain[:])
-	r.Array(h.ID.Tenant[:])
-	r.Array(h.ID.ID[:])
-	h.ID.Version = r.Uint32()
-	h.Revision = r.Uint64()
-	dkVersion = r.Uint32()
-	salt = r.Fixed(saltSize)
-	attributes = r.Bytes(maxAttributes)
+	p.ID.Type = wire.RecordType(r.Uint8())
+	r.Array(p.domain[:])
+	r.Array(p.ID.Tenant[:])
+	r.Array(p.ID.ID[:])
+	p.ID.Version = r.Uint32()
+	p.Revision = r.Uint64()
+	p.version = r.Uint32()
+	p.salt = r.Fixed(saltSize)
+	p.tag, p.made = wire.SealedTag(sealed), p.version
+	if p.format == formatV2 {
+		r.Array(p.tag[:])
+		p.made = r.Uint32()
+	}
+	p.attributes = r.Bytes(maxAttributes)
 	if r.Err() == nil && r.Len() < tagSize {
 		r.Fail("got %d bytes of sealed material, want at least %d", r.Len(), tagSize)
 	}
 	if err := r.Err(); err != nil {
-		return h, domain, 0, nil, nil, nil, err
+		return nil, err
 	}
-	return h, domain, dkVersion, salt, attributes, r.Rest(), nil
+	p.box = r.Rest()
+	return p, nil
 }
 
 // wrapping derives the AEAD of one record. Key and nonce are fresh with the
 // salt, so they encrypt one message only.
 func wrapping(keys *domainkey.Keyring, dkVersion uint32, salt []byte) (cipher.AEAD, []byte, error) {
-	purpose, err := keys.RecordWrapping(dkVersion)
+	keys.Hold()
+	defer keys.Release()
+	purpose, err := keys.Key(domainkey.RecordWrapping, dkVersion)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -59,8 +59,8 @@ func TestEveryBitFlipped(t *testing.T) {
 			what := fmt.Sprintf("%s: bit %d of byte %d flipped", name, i%8, i/8)
 			refused(t, what, keys, r.header(), changed, "")
 			// Opened as what it now says to be, only the encryption is left to refuse.
-			if h, _, _, _, _, _, err := split(changed); err == nil {
-				if a, m, err := open(keys, h, changed); !errors.Is(err, ErrOpen) || a != nil || m.Len() != 0 {
+			if p, err := split(changed); err == nil {
+				if a, m, err := open(keys, p.Header, changed); !errors.Is(err, ErrOpen) || a != nil || m.Len() != 0 {
 					t.Errorf("%s and asked for by its new name: got %v, want ErrOpen", what, err)
 				}
 			}
@@ -230,7 +230,7 @@ func TestRelabelledByLayout(t *testing.T) {
 func TestUnknownFormats(t *testing.T) {
 	keys := rings(t)[oneVersion].Keyring
 	r := sample(t, "AES key, version 1")
-	for _, format := range []byte{0, 2, 255} {
+	for _, format := range []byte{0, 3, 255} {
 		changed := bytes.Clone(r.Sealed)
 		changed[atFormat] = format
 		refused(t, fmt.Sprintf("format %d", format), keys, r.header(), changed, fmt.Sprintf("format %d is unknown", format))
@@ -278,19 +278,27 @@ func FuzzOpen(f *testing.F) {
 		f.Add([]byte(r.Sealed))
 		genuine[string(r.Sealed)] = true
 	}
+	for _, r := range rewrappedRecords(f) {
+		f.Add([]byte(r.Sealed))
+		genuine[string(r.Sealed)] = true
+	}
 	f.Add([]byte{formatV1})
 	f.Fuzz(func(t *testing.T, sealed []byte) {
-		h, domain, dkVersion, salt, attributes, box, err := split(sealed)
+		p, err := split(sealed)
 		if err != nil {
 			return
 		}
-		head := appendHeader(nil, keys.Keyring, h, dkVersion, salt)
-		copy(head[atDomain:], domain[:])
-		again := join(head, binary.BigEndian.AppendUint32(nil, uint32(len(attributes))), attributes, box)
+		head := appendHeader(nil, keys.Keyring, p.format, p.Header, p.version, p.salt)
+		copy(head[atDomain:], p.domain[:])
+		rest := p.appendState(nil)
+		if p.format == formatV1 {
+			rest = rest[16+4:]
+		}
+		again := join(head, rest, p.box)
 		if !bytes.Equal(again, sealed) {
 			t.Errorf("record does not re-encode to the bytes it came from: %x and %x", again, sealed)
 		}
-		_, _, err = openAny(keys.Keyring, h, sealed)
+		_, _, err = openAny(keys.Keyring, p.Header, sealed)
 		if err == nil && !genuine[string(sealed)] {
 			t.Error("opens a record that was never sealed")
 		}
