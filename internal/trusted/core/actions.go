@@ -115,7 +115,7 @@ func (x *request) execute() (result, error) {
 		return result{}, err
 	}
 	if x.action.mutates || x.fitsMutation(v) { // check: shared-replay
-		x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.window}
+		x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.terms.Load().window}
 	}
 	return x.action.run(x)
 }

@@ -58,7 +58,8 @@ func (x *request) parseEnvelope() (e envelope, err error) {
 		return e, errStamp()
 	}
 	e.timestamp = int64(t)
-	if d := x.millis() - e.timestamp; d >= x.core.window || -d >= x.core.window { // check: window
+	window := x.core.terms.Load().window
+	if d := x.millis() - e.timestamp; d >= window || -d >= window { // check: window
 		return e, errStamp()
 	}
 	return e, nil

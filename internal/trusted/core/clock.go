@@ -19,6 +19,16 @@ func newClock(host func() time.Time, floor time.Time) *clock {
 	return c
 }
 
+// raise takes note of a time that has passed.
+func (c *clock) raise(floor time.Time) {
+	for {
+		last := c.last.Load()
+		if floor.UnixMicro() <= last || c.last.CompareAndSwap(last, floor.UnixMicro()) {
+			return
+		}
+	}
+}
+
 // micros returns the time in Unix microseconds.
 func (c *clock) micros() int64 {
 	now := c.host().UnixMicro()

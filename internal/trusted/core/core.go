@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/audit"
@@ -71,26 +72,31 @@ type Config struct {
 	Platform tee.Platform
 	Keys     *domainkey.Keyring
 	Home     *secret.Home      // where the instance's HPKE key lies; nil: the ordinary heap
-	Settings manifest.Settings // of the domain's last manifest
+	Settings manifest.Settings // of the domain's last manifest; see Core.Update for a later one
+	Manifest uint64            // its version
 	Date     time.Time         // of that manifest; no earlier time is taken for the present
 	Limits   Limits
 	Version  string           // of the program, shown by GetVersion
 	GitSHA   string           // commit, shown by GetVersion
 	Clock    func() time.Time // the host's clock; nil: time.Now
+	// Wanted is told of a version of the DomainKey that Keys lacks and that a record or
+	// the manifest names. It must not block; it may be called for each request. nil: nobody is.
+	Wanted func(version uint32)
 }
 
 // Core implements wire.Core in-process.
 type Core struct {
 	keys      *domainkey.Keyring
-	settings  manifest.Settings
-	info      wire.Info
-	window    int64 // milliseconds
+	terms     atomic.Pointer[terms]
+	updating  sync.Mutex // one Update at a time
+	rotation  rotation
+	info      wire.Info // without what changes
 	clock     *clock
 	chain     *audit.Chain
 	counts    counts
 	instance  instanceKey
 	quoting   *quoting
-	judge     *judge
+	floors    *floors
 	actions   map[string]*action
 	mutations *mutations
 
@@ -122,12 +128,14 @@ func New(cfg Config) (*Core, error) {
 		cfg.Home = secret.NewHeap()
 	}
 	l := cfg.Limits.withDefaults()
-	window := cfg.Settings.Window().Milliseconds()
+	if cfg.Wanted == nil {
+		cfg.Wanted = func(uint32) {}
+	}
 	c := &Core{
-		keys: cfg.Keys, settings: cfg.Settings, window: window,
+		keys: cfg.Keys, rotation: rotation{wanted: cfg.Wanted}, floors: newFloors(l.Platforms),
 		clock:      newClock(cfg.Clock, cfg.Date),
 		seen:       newSeen(l.Seen),
-		replays:    newReplays(l.ReplaysPerTenant, l.Replays, window),
+		replays:    newReplays(l.ReplaysPerTenant, l.Replays, cfg.Settings.Window().Milliseconds()),
 		pending:    newPending(l.Pending),
 		actions:    actions(),
 		generators: newGenerators(),
@@ -142,10 +150,12 @@ func New(cfg Config) (*Core, error) {
 	c.secrets = newCache[record.Secret](l.Secrets, c.seen)
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
 	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
-	var err error
-	if c.judge, err = newJudge(&c.settings, newFloors(l.Platforms)); err != nil {
+	first, err := newTerms(&cfg.Settings, cfg.Manifest, c.floors)
+	if err != nil {
 		return nil, err
 	}
+	c.terms.Store(first)
+	c.keys.Settle(&cfg.Settings)
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err
 	}
@@ -158,18 +168,22 @@ func New(cfg Config) (*Core, error) {
 	c.info = wire.Info{
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
-		Simulated: cfg.Platform.Simulated(), OpenEnrollment: cfg.Settings.PlainEnrollment(),
-		HPKEKey: c.instance.public,
+		Simulated: cfg.Platform.Simulated(), HPKEKey: c.instance.public,
 	}
 	return c, nil
 }
 
 // Info implements wire.Core.
-func (c *Core) Info(context.Context) (wire.Info, error) { return c.info, nil }
+func (c *Core) Info(context.Context) (wire.Info, error) {
+	i, t := c.info, c.terms.Load()
+	i.OpenEnrollment, i.Manifest, i.DomainKey = t.settings.PlainEnrollment(), t.version, c.keys.Current()
+	return i, nil
+}
 
 // Checkpoint implements wire.Core. It also drops what has expired.
 func (c *Core) Checkpoint(context.Context) (*wire.Answer, error) {
 	now := c.clock.micros()
+	c.reach(0, now) // also where nobody asks for anything
 	c.replays.expire(now / 1000)
 	c.pending.expire(now, func(x *request) { x.takeBack() })
 	return &wire.Answer{Kind: wire.Final, Audit: c.chain.Checkpoint(now)}, nil
@@ -189,6 +203,9 @@ func (c *Core) Call(ctx context.Context, call *wire.Call) (*wire.Answer, error) 
 		return nil, fmt.Errorf("call: action of %d bytes: %w", len(call.Action), ErrLimit)
 	}
 	x := &request{ctx: ctx, core: c, call: call, now: c.clock.micros()}
+	if err := c.reach(call.Floor, x.now); err != nil {
+		return asNeed(err).answer(), nil
+	}
 	res, err := x.execute()
 	if err != nil {
 		if need := asNeed(err); need != nil {
@@ -341,8 +358,8 @@ func (x *request) commit() bool {
 		f()
 	}
 	for _, w := range x.writes {
-		if w.Remove {
-			continue // another record says that it does not count
+		if w.Remove || w.Rewrapped {
+			continue // another record says that it does not count; it is the state that it was
 		}
 		if x.core.seen.accept(w.ID, w.Revision, w.Tag()) == rival {
 			return false

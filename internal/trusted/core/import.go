@@ -182,6 +182,11 @@ func (x *request) tokenSession(key wire.RecordID) (*cached[*openSession], error)
 	if err != nil {
 		return nil, errToken("import token malformed")
 	}
+	if t.dkVersion <= x.core.terms.Load().settings.DomainKeyVersion() { // any number can be written into a token
+		if err := x.core.lacks(t.dkVersion); err != nil {
+			return nil, err
+		}
+	}
 	if !x.core.genuine(key, t) { // check: token-mac
 		return nil, errToken("import token not genuine")
 	}

@@ -14,6 +14,7 @@ type needError struct {
 	records    []wire.RecordID
 	list       *wire.Query
 	collateral *wire.CollateralQuery
+	version    uint32 // of the DomainKey
 }
 
 func (e *needError) Error() string { return "records are needed" }
@@ -26,7 +27,7 @@ func asNeed(err error) *needError {
 }
 
 func (e *needError) answer() *wire.Answer {
-	return &wire.Answer{Kind: wire.Need, NeedRecords: e.records, NeedList: e.list, NeedCollateral: e.collateral}
+	return &wire.Answer{Kind: wire.Need, NeedRecords: e.records, NeedList: e.list, NeedCollateral: e.collateral, NeedVersion: e.version}
 }
 
 // ref finds what the call says about a record, or nil.
@@ -110,7 +111,7 @@ func openRef[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Hea
 	}
 	v, err := open(record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
 	if err != nil {
-		return nil, errInternal("record does not open")
+		return nil, x.core.unopened(ref.Sealed, err)
 	}
 	if !c.put(ref.ID, ref.Revision, tag, v) { // check: revision-opened
 		if held := c.newer(ref.ID, ref.Revision); held != nil {
@@ -152,7 +153,7 @@ func eachListed[V any](x *request, c *cache[V], open func(record.Header, []byte)
 func openListed[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Header, []byte) (V, error)) (*cached[V], error) {
 	v, err := open(record.Header{ID: ref.ID, Revision: ref.Revision}, ref.Sealed)
 	if err != nil {
-		return nil, errInternal("record does not open")
+		return nil, x.core.unopened(ref.Sealed, err)
 	}
 	tag := wire.SealedTag(ref.Sealed)
 	if x.core.seen.accept(ref.ID, ref.Revision, tag) != newest { // check: revision-listed

@@ -104,11 +104,11 @@ func openBundle(t *testing.T, dir string) []needle {
 		t.Fatal(err)
 	}
 	seed, dk := plain[:32], plain[36:]
-	wrapping, err := keys.RecordWrapping(1)
+	wrapping, err := keys.Key(domainkey.RecordWrapping, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := keys.ImportToken(1)
+	token, err := keys.Key(domainkey.ImportToken, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

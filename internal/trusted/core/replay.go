@@ -29,9 +29,10 @@ const (
 type replays struct {
 	perTenant int
 	total     int
-	window    int64 // milliseconds
+	window    int64 // milliseconds; guarded by mu
 
 	mu      sync.Mutex
+	floor   int64 // Unix milliseconds; older requests may have been forgotten under a smaller window
 	latest  int64 // Unix milliseconds; entries were dropped as of this time
 	count   int
 	tenants map[wire.UUID]*tenantReplays
@@ -49,6 +50,18 @@ func newReplays(perTenant, total int, window int64) *replays {
 	return &replays{perTenant: perTenant, total: total, window: window, tenants: make(map[wire.UUID]*tenantReplays)}
 }
 
+// resize changes the window, in milliseconds. What has left the one before is
+// forgotten, so a larger one does not let it in again.
+func (r *replays) resize(window, now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now = r.advance(now)
+	if window > r.window {
+		r.floor = max(r.floor, now-r.window)
+	}
+	r.window = window
+}
+
 // admit checks and records a request in one step. Times are Unix milliseconds.
 func (r *replays) admit(tenant wire.UUID, tag wire.Tag, timestamp, now int64) admission {
 	r.mu.Lock()
@@ -57,6 +70,9 @@ func (r *replays) admit(tenant wire.UUID, tag wire.Tag, timestamp, now int64) ad
 	// The caller has checked the window, but at a time that may have passed
 	// since: the host can let a call sleep until the entry is gone.
 	if timestamp <= now-r.window { // check: horizon
+		return tooOld
+	}
+	if timestamp <= r.floor { // check: window-grew
 		return tooOld
 	}
 	t := r.tenants[tenant]

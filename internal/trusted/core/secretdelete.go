@@ -86,6 +86,9 @@ func (c *Core) purge(s *wire.Sweep) *wire.Answer {
 	if err == nil {
 		err = x.buryDue(old)
 	}
+	if need := asNeed(err); need != nil {
+		return need.answer()
+	}
 	if err != nil {
 		return x.finish(result{}, err)
 	}

@@ -50,14 +50,30 @@ func (s *seen) accept(id wire.RecordID, revision uint64, tag wire.Tag) standing 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.states[id]
+	if st := have.judge(ok, revision, tag); st != newest {
+		return st
+	}
+	if revision > max(have.revision, 1) {
+		s.set(id, state{revision, tag}, ok)
+	}
+	return newest
+}
+
+// judge is accept without taking note.
+func (s *seen) judge(id wire.RecordID, revision uint64, tag wire.Tag) standing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have, ok := s.states[id]
+	return have.judge(ok, revision, tag)
+}
+
+// judge says how a state stands to the newest one that was seen, if any was.
+func (have state) judge(ok bool, revision uint64, tag wire.Tag) standing {
 	switch {
 	case ok && revision < have.revision:
 		return superseded
 	case ok && revision == have.revision && tag != have.tag:
 		return rival
-	}
-	if revision > max(have.revision, 1) {
-		s.set(id, state{revision, tag}, ok)
 	}
 	return newest
 }

@@ -44,10 +44,10 @@ const textEnroll = "enroll user info failed"
 // is marked exposed, and only a domain that says so enrolls in this way.
 func (x *request) enroll() (result, error) {
 	x.action = &action{name: "Enroll", storage: textEnroll}
-	if x.core.settings.Mode != manifest.Development { // check: production-enrollment
+	if x.core.terms.Load().settings.Mode != manifest.Development { // check: production-enrollment
 		return result{}, bad(textEnroll, "plain enrollment in production mode")
 	}
-	if x.core.settings.Enrollment != manifest.EnrollmentOpen { // check: open-enrollment
+	if x.core.terms.Load().settings.Enrollment != manifest.EnrollmentOpen { // check: open-enrollment
 		return result{}, bad(textEnroll, "open enrollment is off")
 	}
 	tenant, apiKey, now := wire.NewUUID(), newAPIKey(), x.millis()

@@ -10,12 +10,12 @@ import (
 
 // specOff reports whether the domain makes no new keys of a spec.
 func (c *Core) specOff(s primitive.Spec) bool {
-	return slices.Contains(c.settings.DisabledKeySpecs, api.KeySpec(s.String()))
+	return slices.Contains(c.terms.Load().settings.DisabledKeySpecs, api.KeySpec(s.String()))
 }
 
 // paddingOff reports whether the domain refuses a padding.
 func (c *Core) paddingOff(p primitive.Padding) bool {
-	return slices.Contains(c.settings.DisabledPaddings, api.PaddingMode(p.String()))
+	return slices.Contains(c.terms.Load().settings.DisabledPaddings, api.PaddingMode(p.String()))
 }
 
 // admitted returns those of a set of paddings that the domain does not refuse.
@@ -31,4 +31,4 @@ func (c *Core) admitted(all primitive.PaddingSet) (left primitive.PaddingSet) {
 }
 
 // syncs reports whether every audit entry is durable before the reply.
-func (c *Core) syncs() bool { return c.settings.Audit == manifest.Sync }
+func (c *Core) syncs() bool { return c.terms.Load().settings.Audit == manifest.Sync }

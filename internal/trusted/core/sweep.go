@@ -15,6 +15,9 @@ func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 	if len(s.Keys) > wire.SweepStep {
 		return nil, fmt.Errorf("sweep: %w", ErrLimit)
 	}
+	if err := c.reach(s.Floor, c.clock.micros()); err != nil {
+		return asNeed(err).answer(), nil
+	}
 	if s.Secret.ID.Type != 0 {
 		return c.purge(s), nil
 	}
@@ -29,6 +32,9 @@ func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 	}
 	for i := 0; err == nil && i < len(s.Keys); i++ {
 		err = x.sweepKey(&s.Keys[i])
+	}
+	if need := asNeed(err); need != nil && need.version != 0 {
+		return need.answer(), nil
 	}
 	if err != nil {
 		x.writes = nil

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -84,7 +85,9 @@ func (c *Core) genuine(key wire.RecordID, t importToken) bool {
 // tokenMAC is HMAC-SHA-256 over the domain, the tenant, the key and what the
 // token says, under the purpose key of the DomainKey version that it names.
 func (c *Core) tokenMAC(key wire.RecordID, t importToken) (mac [sha256.Size]byte, err error) {
-	k, err := c.keys.ImportToken(t.dkVersion)
+	c.keys.Hold()
+	defer c.keys.Release()
+	k, err := c.keys.Key(domainkey.ImportToken, t.dkVersion)
 	if err != nil {
 		return mac, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -23,7 +24,7 @@ func TestTokenByLayout(t *testing.T) {
 	head := append([]byte{1}, s.Session[:]...)
 	head = binary.BigEndian.AppendUint64(head, 1767323045123)
 	head = binary.BigEndian.AppendUint32(head, 1)
-	purpose, err := d.keys.ImportToken(1)
+	purpose, err := d.keys.Key(domainkey.ImportToken, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -193,7 +193,7 @@ func (x *request) verifyQuote() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	r, err := x.core.judge.verify(q, c, time.UnixMicro(x.now))
+	r, err := x.core.terms.Load().judge.verify(q, c, time.UnixMicro(x.now))
 	if err != nil {
 		return result{}, err
 	}

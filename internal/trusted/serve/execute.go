@@ -104,6 +104,16 @@ func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 	case wire.OpResolve:
 		r, err := wire.DecodeResolve(f.Payload)
 		return func(ctx context.Context) (appender, error) { return s.core.Resolve(ctx, r) }, here, err
+	case wire.OpRewrap:
+		if w, ok := s.core.(wire.Rewrapper); ok {
+			step, err := wire.DecodeRewrap(f.Payload)
+			return func(ctx context.Context) (appender, error) { return w.Rewrap(ctx, step) }, byWorker, err
+		}
+	case wire.OpFacts:
+		if w, ok := s.core.(wire.Witness); ok {
+			shown, err := wire.DecodeFacts(f.Payload)
+			return func(ctx context.Context) (appender, error) { return w.Facts(ctx, shown) }, byWorker, err
+		}
 	case wire.OpSweep:
 		sweep, err := wire.DecodeSweep(f.Payload)
 		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, byWorker, err

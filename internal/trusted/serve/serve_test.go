@@ -63,6 +63,11 @@ func (c *fakeCore) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error)
 	return c.reply("sweep %d", len(s.Keys)), nil
 }
 
+func (c *fakeCore) Rewrap(_ context.Context, w *wire.Rewrap) (*wire.Answer, error) {
+	<-c.gate
+	return c.reply("rewrap %d", len(w.Records)), nil
+}
+
 func (c *fakeCore) Checkpoint(context.Context) (*wire.Answer, error) {
 	return c.reply("checkpoint"), nil
 }
@@ -206,7 +211,7 @@ func TestOperations(t *testing.T) {
 			{"empty sweep", wire.OpSweep, nil, "11 refused: decode sweep: malformed encoding: got 0 bytes, want 1"},
 			{"info with payload", wire.OpInfo, refusal("x"), "12 refused: operation 1 has a payload of 1 bytes"},
 			{"checkpoint with payload", wire.OpCheckpoint, refusal("xx"), "13 refused: operation 5 has a payload of 2 bytes"},
-			{"no request", wire.OpRefused, nil, "14 refused: operation 7 is no request"},
+			{"no request", wire.OpRefused, nil, "14 refused: operation 9 is no request"},
 			{"and it still works", wire.OpInfo, nil, "15 info 7 <nil>"},
 			{"stats", wire.OpStats, nil, "16 stats 77 <nil>"},
 			{"stats with payload", wire.OpStats, refusal("x"), "17 refused: operation 6 has a payload of 1 bytes"},
