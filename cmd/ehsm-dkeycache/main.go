@@ -114,16 +114,17 @@ func newCache(settings config.DKeyCache, p tee.Platform, stderr io.Writer) (*cac
 	}
 	own := channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)}
 	self := provision.NewSelf(channel.DKeyCache, p, attester)
+	members := provision.NewMembers(self)
 	dialer := new(net.Dialer)
 	c.client = &provision.Client{
 		Role: channel.DKeyCache, Holder: c.holder, Domain: known, Channel: own, Join: channel.Client,
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", server)
 		},
-		Servers: settings.Servers, Self: self, Leased: true, Every: settings.Heartbeat, Keep: c.keep, Log: c.log,
+		Servers: settings.Servers, Self: self, Members: members, Leased: true, Every: settings.Heartbeat, Keep: c.keep, Log: c.log,
 	}
 	c.server = &provision.Server{
-		Role: channel.DKeyCache, Holder: c.holder, Self: self, Domain: known.Get, Channel: own, Log: c.log, Connections: settings.Connections,
+		Role: channel.DKeyCache, Holder: c.holder, Self: self, Members: members, Domain: known.Get, Channel: own, Log: c.log, Connections: settings.Connections,
 		Join: func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p, cfg)
 		},

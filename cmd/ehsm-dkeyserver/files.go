@@ -5,16 +5,11 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
 )
-
-// WaitingFile, in the domain's directory, lists the machines that the manifest does
-// not admit.
-const WaitingFile = "waiting.json"
 
 // look is how often the directory is looked at.
 const look = time.Second
@@ -27,6 +22,7 @@ func (s *server) watch(ctx context.Context) {
 	var seen time.Time // of the directory
 	var kept uint64    // version that is written
 	var said string    // about one that is not
+	defer s.saveWaiting()
 	for {
 		var changed <-chan struct{}
 		if d := s.known.Get(); d != nil {
@@ -44,7 +40,9 @@ func (s *server) watch(ctx context.Context) {
 					said = text
 				}
 			}
+			s.waiting.Drop(d.Names)
 		}
+		s.saveWaiting()
 		select {
 		case <-tick.C:
 		case <-changed:
@@ -76,20 +74,12 @@ func (s *server) read(d *provision.Domain) {
 
 // write puts into the directory what is not there.
 func (s *server) write(d *provision.Domain) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	return d.Each(func(version uint64, file []byte) error {
 		if have, err := domainkey.ReadManifest(s.settings.Domain, version); err == nil && string(have) == string(file) {
 			return nil
 		}
 		return domainkey.WriteManifest(s.settings.Domain, version, file)
 	})
-}
-
-// writeWaiting keeps the list of machines that wait.
-func (s *server) writeWaiting(list []byte) {
-	path := filepath.Join(s.settings.Domain, WaitingFile)
-	if err := os.WriteFile(path, list, 0o600); err != nil {
-		s.log.Error("the list of waiting machines is not written", "why", err.Error())
-		return
-	}
-	s.log.Warn("a machine waits for admission", "list", path)
 }

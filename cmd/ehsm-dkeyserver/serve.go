@@ -30,7 +30,13 @@ type server struct {
 	holder   *provision.Holder
 	channel  channel.Config
 	self     *provision.Self
+	members  *provision.Members
+	waiting  *provision.Waiting
+	writing  sync.Mutex // of manifests to the directory
 	log      *slog.Logger
+
+	waitingCount int    // that are written
+	waitingSaid  string // about a list that is not
 }
 
 func serve(ctx context.Context, getenv func(string) string, stderr io.Writer, confined bool) error {
@@ -48,11 +54,19 @@ func serve(ctx context.Context, getenv func(string) string, stderr io.Writer, co
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer ln.Close()
+	door, err := s.openDoor()
+	if err != nil {
+		return err
+	}
+	if door != nil {
+		defer door.Close()
+	}
+	s.sweep()
 	if err := cage.Shut(stderr); err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "ehsm-dkeyserver: serves as %s on %s\n", settings.Role, ln.Addr())
-	return s.run(ctx, ln)
+	return s.run(ctx, ln, door)
 }
 
 // open finds out what is in the domain's directory.
@@ -71,8 +85,11 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		holder:  provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
 		channel: channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)},
 		self:    provision.NewSelf(channel.DKeyServer, p, attester),
+		waiting: provision.NewWaiting(),
 		log:     slog.New(slog.NewTextHandler(stderr, nil)),
 	}
+	s.members = provision.NewMembers(s.self)
+	s.readWaiting()
 	files, err := domainkey.Files(settings.Domain)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && settings.Role == config.RoleWorker:
@@ -113,12 +130,16 @@ func (s *server) add(d *provision.Domain, files [][]byte) {
 }
 
 // run serves until ctx ends.
-func (s *server) run(ctx context.Context, ln net.Listener) error {
+func (s *server) run(ctx context.Context, ln, door net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer cancel()
 	beside.Go(func() { s.watch(ctx) })
+	beside.Go(func() { s.keepEscrow(ctx) })
+	if door != nil {
+		beside.Go(func() { s.answerOperators(ctx, door) })
+	}
 	beside.Go(func() {
 		s.holder.Forget(ctx, func(why error) { s.log.Error("the DomainKey is gone", "why", why.Error()) })
 	})
@@ -127,7 +148,7 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 	}
 	return (&provision.Server{
 		Role: channel.DKeyServer, Holder: s.holder, Self: s.self, Domain: s.known.Get, Channel: s.channel, Join: channel.Server,
-		Log: s.log, Waiting: provision.NewWaiting(s.writeWaiting), Connections: s.settings.Connections,
+		Log: s.log, Waiting: s.waiting, Members: s.members, Connections: s.settings.Connections,
 	}).Serve(ctx, ln)
 }
 
@@ -140,6 +161,7 @@ func (s *server) client() *provision.Client {
 			return dialer.DialContext(ctx, "tcp", server)
 		},
 		Servers: s.settings.Peers, Self: s.self, Every: s.settings.Heartbeat, Keep: s.keep, Log: s.log,
+		Members: s.members,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -28,9 +29,13 @@ type DKeyServer struct {
 	Sim         string   // socket of ehsm-simtee
 	HSM         string   // stream address of ehsm-hsm; empty: none
 	Collateral  string   // file
+	Door        string   // path of the socket for operators; empty: none
 	Connections int
 	Heartbeat   time.Duration
 }
+
+// NoDoor is the value of EHSM_DKEYSERVER_DOOR for none.
+const NoDoor = "none"
 
 func (c *DKeyServer) table() []setting {
 	return []setting{
@@ -43,6 +48,7 @@ func (c *DKeyServer) table() []setting {
 		{"EHSM_DKEYSERVER_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
 		{"EHSM_DKEYSERVER_HSM", "", "address of ehsm-hsm, for a domain whose root is hsm, and for no other: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.HSM)},
 		{"EHSM_DKEYSERVER_COLLATERAL", "", "file with the collateral of this machine's platform, which is sent to peers; read anew for each", text(&c.Collateral)},
+		{"EHSM_DKEYSERVER_DOOR", "", "path of the unix socket at which ehsm domain status, admit, remove and submit ask; none: there is none. Without a value it is door.sock in the domain's directory; none in an enclave, whose sockets do not reach the host", text(&c.Door)},
 		{"EHSM_DKEYSERVER_CONNECTIONS", "1024", "connections at a time; further ones are closed", number(&c.Connections, 16)},
 		{"EHSM_DKEYSERVER_HEARTBEAT", "5s", "of a worker: how often it asks the other dkeyserver for what is new", beat(&c.Heartbeat)},
 	}
@@ -62,8 +68,27 @@ func LoadDKeyServer(getenv func(string) string) (DKeyServer, error) {
 	case c.Role == RoleRoot && len(c.Peers) > 0:
 		errs = append(errs, fmt.Errorf("%w: EHSM_DKEYSERVER_PEERS is set, but a root takes nothing from others", ErrSetting))
 	}
-	errs = append(errs, needs("EHSM_DKEYSERVER", c.Platform, c.Sim, c.Collateral))
+	errs = append(errs, needs("EHSM_DKEYSERVER", c.Platform, c.Sim, c.Collateral), c.door())
 	return c, errors.Join(errs...)
+}
+
+// DoorFile is the name of the socket for operators in a domain's directory.
+const DoorFile = "door.sock"
+
+// door finds out where the socket for operators is.
+func (c *DKeyServer) door() error {
+	const longest = 107 // bytes of the path of a unix socket on Linux
+	switch {
+	case c.Door == NoDoor, c.Door == "" && (c.Platform == "gramine" || c.Platform == "ego"):
+		c.Door = ""
+		return nil
+	case c.Door == "":
+		c.Door = filepath.Join(c.Domain, DoorFile)
+	}
+	if len(c.Door) > longest {
+		return fmt.Errorf("%w: EHSM_DKEYSERVER_DOOR: the path %s has %d bytes, and a socket's has at most %d; name a shorter one", ErrSetting, c.Door, len(c.Door), longest)
+	}
+	return nil
 }
 
 // DescribeDKeyServer lists the settings for --help.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 )
 
 var sample = Report{Manifest: 0x0102, Keys: 3, Floor: time.Unix(0x65000000, 0).UTC(), Lease: 72 * time.Hour}
@@ -31,6 +32,8 @@ var known = []struct {
 	{"no manifests", message{kind: manifests, files: [][]byte{}}, "0183" + "00000000"},
 	{"not yet", message{kind: refused, reason: notYet}, "018401"},
 	{"removed", message{kind: refused, reason: removed}, "018402"},
+	{"tell members", message{kind: tellMembers, members: []overview.Member{someone()}}, "0105" + someoneHex},
+	{"members", message{kind: members, members: []overview.Member{someone()}}, "0185" + someoneHex},
 }
 
 func TestKnownMessages(t *testing.T) {
@@ -61,15 +64,17 @@ func TestMalformedMessages(t *testing.T) {
 		"format 0":                  "0002",
 		"format 2":                  "0202",
 		"kind 0":                    "0100",
-		"kind 5":                    "0105",
+		"kind 6":                    "0106",
 		"kind 0x80":                 "0180",
-		"kind 0x85":                 "0185",
+		"kind 0x86":                 "0186",
 		"reason 0":                  "018400",
 		"reason 3":                  "018403",
 		"date before 1970":          "0101" + "0000000000000001" + "00000000" + "ffffffffffffffff" + "00000000",
 		"date after 9999":           "0181" + "0000000000000001" + "00000000" + "0000003afff44180" + "00000000",
 		"more files than there are": "0183" + "00000002" + "00000000",
 		"very many files":           "0183" + "ffffffff",
+		"very many members":         "0105" + "ffffffff",
+		"members that are missing":  "0185" + "00000002" + someoneHex[8:],
 		"a file that is too long":   "0104" + "00000001" + "00100000" + "00",
 		"keys that are too long":    "0182" + "7fffffff" + "00",
 		"no length of keys":         "0182",

@@ -178,8 +178,6 @@ func TestWaitingList(t *testing.T) {
 	a := newRealm(t)
 	a.next(t, func(s *manifest.Statement) { s.Settings.Platforms = s.Settings.Platforms[:1] })
 	server := newProgram(t, 0, channel.DKeyServer, a.knowing(t), a.rooted(t))
-	var written []byte
-	server.waiting = NewWaiting(func(b []byte) { written = b })
 	cache := newProgram(t, 1, channel.DKeyCache, a.knowing(t), NewHolder(heap))
 	c := cache.client(t, server.serve(t))
 	if err := c.stay(t.Context(), c.Servers[0]); !errors.Is(err, ErrRemoved) {
@@ -200,11 +198,12 @@ func TestWaitingList(t *testing.T) {
 		}
 	}
 	await(t, "three refusals", func() bool { all := server.waiting.List(); return len(all) == 1 && all[0].Times == 3 })
-	if m := server.waiting.List()[0]; m.PPID != ppid(t, 1).String() || m.Serial == "" || !m.First.Equal(start) {
+	if m := server.waiting.List()[0]; m.PPID != ppid(t, 1) || !strings.HasPrefix(m.From, "127.0.0.1:") || m.Serial == "" || !m.First.Equal(start) {
 		t.Errorf("got %+v", m)
 	}
-	if !strings.Contains(string(written), ppid(t, 1).String()) {
-		t.Errorf("written is %s", written)
+	var written []byte
+	if err := server.waiting.Save(start, func(b []byte) error { written = b; return nil }); err != nil || !strings.Contains(string(written), ppid(t, 1).String()) {
+		t.Errorf("written is %s, %v", written, err)
 	}
 }
 

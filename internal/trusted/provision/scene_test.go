@@ -181,10 +181,18 @@ type program struct {
 	known   *Known
 	log     *slog.Logger
 	waiting *Waiting
+	self    *Self
+	members *Members
 }
 
 func newProgram(t testing.TB, i int, r channel.Role, known *Known, h *Holder) *program {
-	return &program{role: r, machine: load(t, i, r, signerSeed), holder: h, known: known, log: slog.New(slog.DiscardHandler), waiting: NewWaiting(nil)}
+	p := &program{role: r, machine: load(t, i, r, signerSeed), holder: h, known: known, log: slog.New(slog.DiscardHandler), waiting: NewWaiting()}
+	p.self = NewSelf(r, p.machine, p.machine)
+	if r == channel.Core {
+		p.self = NewSelf(r, p.machine, nil)
+	}
+	p.members = NewMembers(p.self)
+	return p
 }
 
 // knowing is a Known that has learned of a realm.
@@ -216,7 +224,7 @@ func (p *program) serve(t testing.TB) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: NewSelf(p.role, p.machine, p.machine)}
+	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: p.self, Members: p.members}
 	if p.role == channel.DKeyCache {
 		s.Join = func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p.machine, cfg)
@@ -239,10 +247,10 @@ func (p *program) client(t testing.TB, servers ...string) *Client {
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", server)
 		},
-		Self: NewSelf(p.role, p.machine, p.machine), Leased: true, Every: 20 * time.Millisecond, Log: p.log,
+		Self: p.self, Members: p.members, Leased: true, Every: 20 * time.Millisecond, Log: p.log,
 	}
 	if p.role == channel.Core {
-		c.Channel.Attester, c.Self = nil, NewSelf(p.role, p.machine, nil)
+		c.Channel.Attester = nil
 		c.Join = func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Client(ctx, conn, p.machine, cfg)
 		}

@@ -148,7 +148,7 @@ func (s *Server) introduce(conn net.Conn) (*Domain, error) {
 func (s *Server) refuse(seen *watched, conn net.Conn, err error) {
 	s.Log.Warn("peer refused", "from", conn.RemoteAddr().String(), "why", err.Error())
 	if p, ok := seen.last(); ok && s.Waiting != nil && errors.Is(err, validate.ErrPlatform) {
-		s.Waiting.Add(p, seen.Now())
+		s.Waiting.Add(p, conn.RemoteAddr().String(), seen.Now())
 	}
 }
 
