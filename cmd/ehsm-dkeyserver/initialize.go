@@ -2,20 +2,48 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/recovery"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// initialize makes the domain of a draft.
-func initialize(ctx context.Context, path string, getenv func(string) string, stdout, stderr io.Writer) error {
+// noRecovery is the flag of init for a domain whose DomainKey is lost with its
+// machines.
+const noRecovery = "--no-recovery"
+
+var (
+	errNoCustodians = errors.New("the draft has no custodians: if all machines are lost, so is every key; name custodians, or give " + noRecovery)
+	errCustodians   = errors.New("the draft has custodians; without " + noRecovery + " they get shares of a recovery key")
+)
+
+// initArgs returns the draft among the arguments after init, "" where they are wrong.
+func initArgs(args []string) (path string, without bool) {
+	switch {
+	case len(args) == 1:
+		path = args[0]
+	case len(args) == 2 && args[0] == noRecovery:
+		path, without = args[1], true
+	}
+	if strings.HasPrefix(path, "-") {
+		path = ""
+	}
+	return path, without
+}
+
+// initialize makes the domain of a draft, with a recovery key for its custodians.
+func initialize(ctx context.Context, path string, without bool, getenv func(string) string, stdout, stderr io.Writer) error {
 	settings, err := config.LoadDKeyServer(getenv)
 	if err != nil {
 		return err
@@ -36,7 +64,7 @@ func initialize(ctx context.Context, path string, getenv func(string) string, st
 	if p, err = sealing(settings, p); err != nil {
 		return err
 	}
-	if err := domainkey.Create(settings.Domain, p, draft, time.Now()); err != nil {
+	if err := create(settings.Domain, p, draft, without); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("init.made", "domain"); err != nil {
@@ -53,5 +81,35 @@ func initialize(ctx context.Context, path string, getenv func(string) string, st
 	fmt.Fprintf(stdout, "%s\n", m.Hash())
 	fmt.Fprintf(stderr, "ehsm-dkeyserver: made a domain; %d of %d operators sign %s next\n",
 		m.Statement.Operators.Threshold, len(m.Statement.Operators.Members), genesis)
+	if q := m.Statement.Custodians; q != nil {
+		tellShares(stderr, settings.Domain, q, m.Statement.Version)
+	}
 	return nil
+}
+
+// create makes the domain of a draft in dir.
+func create(dir string, p tee.Platform, draft *manifest.Draft, without bool) error {
+	switch {
+	case draft.Custodians == nil && !without:
+		return errNoCustodians
+	case draft.Custodians == nil:
+		return domainkey.Create(dir, p, draft, time.Now())
+	case without:
+		return errCustodians
+	}
+	key, err := recovery.Make(draft.Custodians)
+	if err != nil {
+		return err
+	}
+	defer key.Forget()
+	return domainkey.CreateRecoverable(dir, p, draft, key, time.Now())
+}
+
+// tellShares says whose share is where.
+func tellShares(stderr io.Writer, dir string, q *manifest.Quorum, version uint64) {
+	for _, p := range q.Members {
+		fmt.Fprintf(stderr, "ehsm-dkeyserver: for custodian %s: %s\n", p.Name, filepath.Join(dir, escrow.ShareFile(p.Name, version)))
+	}
+	fmt.Fprintf(stderr, "ehsm-dkeyserver: %d of these %d shares restore the DomainKey; each custodian keeps a copy and tries it: ehsm domain custodian check\n",
+		q.Threshold, len(q.Members))
 }

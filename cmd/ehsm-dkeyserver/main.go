@@ -32,17 +32,29 @@ const help = `ehsm-dkeyserver makes the DomainKey of a domain and hands it to th
 that the domain's manifest admits: to ehsm-dkeycache on each node, and to other
 dkeyservers. It runs in a TEE and looks into the TEE of each of them first.
 
-  ehsm-dkeyserver init DRAFT
+  ehsm-dkeyserver init [--no-recovery] DRAFT
         Make a domain in EHSM_DKEYSERVER_DOMAIN, which must not exist: its
         DomainKey, sealed for this machine, and its genesis, which is DRAFT
         completed with the domain's public key. Print the domain id. Operators
-        sign genesis.json next; until a quorum has, nothing is served.
+        sign genesis.json next; until a quorum has, nothing is served. Custodians
+        get shares of a recovery key, share-NAME.sealed in the directory; a draft
+        without custodians needs --no-recovery.
   ehsm-dkeyserver serve
         Serve the domain. One that lost its DomainKey ends; it never makes
         another. A worker that has none yet waits until a dkeyserver of
         EHSM_DKEYSERVER_PEERS gives it one, and then serves without them.
         Machines that ask and that the manifest does not admit are in
         waiting.json of the domain's directory.
+  ehsm-dkeyserver recovery MANIFEST
+        Make a new recovery key for the custodians of MANIFEST, which was edited
+        from the one in force and is not signed yet. Its file gets the public
+        part; the shares go to the directory. It counts once operators signed.
+  ehsm-dkeyserver restore BACKUP [MANIFEST...]
+        Make the directory EHSM_DKEYSERVER_DOMAIN, which must not exist, of a
+        backup, after all machines were lost: k of n custodians release their
+        shares to this TEE. The manifest must admit this machine: the last one of
+        the backup, or one of those given, which follow it. What custodians get
+        is DIRECTORY.restore/request; their answers go beside it, as *.answer.
   ehsm-dkeyserver hsm rewrap --to LABEL
         In a domain whose root is hsm: write domainkey.sealed anew, wrapped with
         the key LABEL of the HSM, which ehsm-hsm must have been told of. The
@@ -61,6 +73,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		args = []string{"serve"}
 	}
 	var err error
+	draft, without := initArgs(args[1:])
 	switch {
 	case args[0] == "--help" || args[0] == "-h" || args[0] == "help":
 		fmt.Fprint(stdout, help, config.DescribeDKeyServer())
@@ -68,8 +81,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case args[0] == "--version" || args[0] == "version":
 		fmt.Fprintln(stdout, "ehsm-dkeyserver", api.Version, api.Commit())
 		return 0
-	case args[0] == "init" && len(args) == 2:
-		err = initialize(ctx, args[1], getenv, stdout, stderr)
+	case args[0] == "init" && draft != "":
+		err = initialize(ctx, draft, without, getenv, stdout, stderr)
+	case args[0] == "recovery" && len(args) == 2:
+		err = newRecovery(ctx, args[1], getenv, stderr, confined)
+	case args[0] == "restore" && len(args) > 1:
+		err = restore(ctx, args[1], args[2:], getenv, stderr, confined)
 	case len(args) == 4 && slices.Equal(args[:3], []string{"hsm", "rewrap", "--to"}):
 		err = rewrap(ctx, args[3], getenv, stdout, stderr, confined)
 	case args[0] == "serve" && len(args) == 1:

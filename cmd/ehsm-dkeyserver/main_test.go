@@ -110,9 +110,9 @@ func TestUsage(t *testing.T) {
 		code int
 		says string
 	}{
-		{"--help", 0, "EHSM_DKEYSERVER_ROLE"}, {"help", 0, "ehsm-dkeyserver init DRAFT"}, {"--version", 0, "ehsm-dkeyserver"},
+		{"--help", 0, "EHSM_DKEYSERVER_ROLE"}, {"help", 0, "ehsm-dkeyserver init [--no-recovery] DRAFT"}, {"--version", 0, "ehsm-dkeyserver"},
 		{"init", 2, "hint: ehsm-dkeyserver --help"}, {"init a b", 2, "hint"}, {"serve x", 2, "hint"}, {"start", 2, "hint"},
-		{"serve", 1, "EHSM_DKEYSERVER_SIM"}, {"init x", 1, "EHSM_DKEYSERVER_COLLATERAL"}, {"", 1, "EHSM_DKEYSERVER_SIM"},
+		{"serve", 1, "EHSM_DKEYSERVER_SIM"}, {"init x", 1, "EHSM_DKEYSERVER_COLLATERAL"}, {"init --no-recovery", 2, "hint"}, {"init --recovery x", 2, "hint"}, {"recovery", 2, "hint"}, {"restore", 2, "hint"}, {"recovery a b", 2, "hint"}, {"", 1, "EHSM_DKEYSERVER_SIM"},
 	} {
 		code, stdout, stderr := b.run(t, strings.Fields(row.args)...)
 		if code != row.code || !strings.Contains(stdout+stderr, row.says) {
@@ -124,7 +124,7 @@ func TestUsage(t *testing.T) {
 func TestInit(t *testing.T) {
 	b := newBench(t)
 	path, operator := b.draft(t, manifest.Defaults(manifest.Development))
-	code, stdout, stderr := b.run(t, "init", path)
+	code, stdout, stderr := b.run(t, "init", "--no-recovery", path)
 	if code != 0 || !strings.Contains(stderr, "1 of 1 operators sign") {
 		t.Fatalf("got %d, %s", code, stderr)
 	}
@@ -135,7 +135,7 @@ func TestInit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := b.run(t, "init", path); code != 1 || !strings.Contains(stderr, "exists already") {
+	if code, _, stderr := b.run(t, "init", "--no-recovery", path); code != 1 || !strings.Contains(stderr, "exists already") {
 		t.Errorf("again: got %d, %s", code, stderr)
 	}
 	if now, err := os.ReadFile(b.file(domainkey.BundleFile)); err != nil || !bytes.Equal(now, sealed) {
@@ -182,7 +182,7 @@ func TestInitRefusals(t *testing.T) {
 		"edited draft":                      {edited, "invalid manifest"},
 		"production on a simulated machine": {strict, domainkey.ErrSimulated.Error()},
 	} {
-		if code, _, stderr := b.run(t, "init", row.path); code != 1 || !strings.Contains(stderr, row.says) {
+		if code, _, stderr := b.run(t, "init", "--no-recovery", row.path); code != 1 || !strings.Contains(stderr, row.says) {
 			t.Errorf("%s: got %d, %s", name, code, stderr)
 		}
 		if _, err := os.Stat(filepath.Join(b.dir, "domain")); err == nil {

@@ -218,7 +218,7 @@ func testInitKilled(t *testing.T, programs string) {
 		t.Run(row.point, func(t *testing.T) {
 			dir := n.path(fmt.Sprint("again-", i))
 			init := func() (string, error) {
-				cmd := exec.Command(n.program(partServer), "init", n.path("draft.json"))
+				cmd := exec.Command(n.program(partServer), "init", "--no-recovery", n.path("draft.json"))
 				cmd.Env = n.g.environ(n.serverSettings("EHSM_DKEYSERVER_DOMAIN=" + dir)...)
 				out, err := cmd.CombinedOutput()
 				return string(out), err
@@ -281,7 +281,7 @@ func testDiskFull(t *testing.T, programs string) {
 	}
 	t.Run("init", func(t *testing.T) {
 		one.fails(t, "create.write *", "full")
-		cmd := exec.Command(one.program(partServer), "init", one.path("draft.json"))
+		cmd := exec.Command(one.program(partServer), "init", "--no-recovery", one.path("draft.json"))
 		cmd.Env = one.g.environ(one.serverSettings("EHSM_DKEYSERVER_DOMAIN=" + one.path("full"))...)
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "no space left on device") {

@@ -236,7 +236,7 @@ func (s *site) found(t testing.TB, settings manifest.Settings) {
 	if err := os.WriteFile(n.path("draft.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(n.program(partServer), "init", n.path("draft.json"))
+	cmd := exec.Command(n.program(partServer), "init", "--no-recovery", n.path("draft.json"))
 	cmd.Env = n.g.environ(n.serverSettings()...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

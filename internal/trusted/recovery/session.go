@@ -18,15 +18,11 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// A Platform is one on which a domain can be restored.
-type Platform interface {
-	tee.Platform
-	tee.Attester
-}
-
 // Options are what the host brings for a restoration. It decides nothing by them: the
 // custodians release for one backup, one domain and one chain of manifests.
 type Options struct {
+	Attester   tee.Attester
+	Platform   tee.Platform // seals what is restored
 	Backup     []byte
 	Manifests  [][]byte   // that follow those of the backup; the last may be what admits this machine
 	Collateral []byte     // collateral-v1 of this machine's platform
@@ -37,7 +33,7 @@ type Options struct {
 // A Session is one restoration: shares are collected until there are enough. It is
 // not safe for concurrent use.
 type Session struct {
-	platform Platform
+	platform tee.Platform
 	backup   *escrow.Backup
 	files    [][]byte // manifests
 	escrow   *escrow.Escrow
@@ -51,8 +47,8 @@ type Session struct {
 // judges its own evidence as custodians will, so that a machine that the manifest does
 // not admit is told so at once. Errors: restoration.ErrDomain, tee.ErrNoSealKey, those
 // of escrow.ParseBackup and Backup.Verify, and of restoration.Judge.
-func Begin(ctx context.Context, p Platform, o Options) (*Session, error) {
-	s := &Session{platform: p, shares: map[uint8]secret.Bytes{}}
+func Begin(ctx context.Context, o Options) (*Session, error) {
+	s := &Session{platform: o.Platform, shares: map[uint8]secret.Bytes{}}
 	contents, err := s.read(o)
 	if err != nil {
 		return nil, err
@@ -63,7 +59,7 @@ func Begin(ctx context.Context, p Platform, o Options) (*Session, error) {
 	if err := escrow.Restorable(contents.States); err != nil {
 		return nil, err
 	}
-	if err := canSeal(p); err != nil {
+	if err := canSeal(o.Platform); err != nil {
 		return nil, err
 	}
 	s.escrow = contents.Escrow
@@ -72,7 +68,7 @@ func Begin(ctx context.Context, p Platform, o Options) (*Session, error) {
 		return nil, fmt.Errorf("make the key of the session: %w", err)
 	}
 	copy(s.request.Session[:], s.key.PublicKey().Bytes())
-	evidence, err := p.Evidence(ctx, restoration.ReportData(s.request, contents.State()))
+	evidence, err := o.Attester.Evidence(ctx, restoration.ReportData(s.request, contents.State()))
 	if err != nil {
 		return nil, fmt.Errorf("make evidence: %w", err)
 	}

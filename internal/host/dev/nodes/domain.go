@@ -59,7 +59,7 @@ func (s *Site) makeDomain(ctx context.Context) error {
 	if err := replace(path, b, 0o600); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin(), programServer), "init", path)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin(), programServer), "init", "--no-recovery", path)
 	cmd.Env = slices.Concat(s.o.Environ, s.serverSettings(0))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ehsm-dkeyserver init: %w\n%s", err, strings.TrimSpace(string(out)))
