@@ -49,6 +49,10 @@ type Row struct {
 type Change struct {
 	Writes []wire.Write // in order; a later one may build on an earlier one
 	Replay *wire.Replay // nil if there is no entry to store
+	// Facts are entries of the log of negative facts, nil if there are none. They are
+	// stored behind the last one, which must be the one before First, or the change
+	// is a conflict.
+	Facts *wire.NewFacts
 }
 
 // A Sweep is due to the keys of a tenant since a revision of its app record.
@@ -81,8 +85,8 @@ const MaxRevision = math.MaxInt64
 
 // Check reports whether every write of c can be stored at all: a known record
 // type, a revision above the expected one and at most MaxRevision, a sealed
-// record of 16 to wire.MaxRecord bytes, and at most wire.MaxWrites writes. A
-// removal has nothing but a name, which no other write of the change may have.
+// record of 16 to wire.MaxRecord bytes, and at most wire.MaxWrites writes; facts are
+// whole entries from number 1 on. A removal has nothing but a name, which no other write of the change may have.
 // The error wraps ErrInvalid. A change without writes and replay entry is valid.
 func (c Change) Check() error {
 	if len(c.Writes) > wire.MaxWrites {
@@ -97,6 +101,21 @@ func (c Change) Check() error {
 			return fmt.Errorf("%w: write of %s: %w", ErrInvalid, w.ID, err)
 		}
 	}
+	return c.checkFacts()
+}
+
+func (c Change) checkFacts() error {
+	f := c.Facts
+	if f == nil {
+		return nil
+	}
+	n := len(f.Entries) / wire.FactSize
+	switch {
+	case n == 0 || len(f.Entries)%wire.FactSize != 0:
+		return fmt.Errorf("%w: facts of %d bytes, want entries of %d", ErrInvalid, len(f.Entries), wire.FactSize)
+	case f.First == 0 || f.First > MaxRevision-uint64(n):
+		return fmt.Errorf("%w: facts from number %d", ErrInvalid, f.First)
+	}
 	return nil
 }
 
@@ -110,7 +129,7 @@ func (c Change) checkRemoval(at int) error {
 	switch {
 	case !known(w.ID.Type):
 		return errors.New("record type is unknown")
-	case w.Expected != 0 || w.Revision != 0 || w.Hidden || w.Primary != 0 || w.Sweep || w.Due != 0 || w.Sealed != nil:
+	case w.Expected != 0 || w.Revision != 0 || w.Hidden || w.Primary != 0 || w.Sweep || w.Due != 0 || w.Rewrapped || w.Sealed != nil:
 		return errors.New("a removal has more than a name")
 	}
 	for i, other := range c.Writes {
@@ -130,6 +149,8 @@ func check(w wire.Write) error {
 	switch {
 	case !known(w.ID.Type):
 		return errors.New("record type is unknown")
+	case w.Rewrapped:
+		return errors.New("it is wrapped anew, which is no change")
 	case w.Revision <= w.Expected:
 		return fmt.Errorf("revision %d is not above the expected %d", w.Revision, w.Expected)
 	case w.Revision > MaxRevision:

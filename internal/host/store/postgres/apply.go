@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,9 @@ const (
 	insertReplay = `INSERT INTO replays (tenant, tag, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
 	insertSweep  = `INSERT INTO sweeps (tenant, revision) VALUES ($1, $2)
 		ON CONFLICT (tenant) DO UPDATE SET revision = excluded.revision`
+	// Only behind the entry before it: there are no gaps.
+	insertFact = `INSERT INTO facts (seq, entry) SELECT $1, $2
+		WHERE $1 = 1::bigint OR EXISTS (SELECT FROM facts WHERE seq = $1 - 1) ON CONFLICT DO NOTHING`
 	insertChange = `INSERT INTO changes (tenant, id, type, version) VALUES ($1, $2, $3, $4)`
 )
 
@@ -42,8 +46,8 @@ const (
 // that revision. A removal deletes what there is, if anything.
 //
 // Nothing is stored if it returns store.ErrConflict (another revision is there),
-// store.ErrReplayed (the replay entry is there), store.ErrInvalid (see
-// store.Change.Check), or store.ErrUnstored (the database failed before the commit;
+// store.ErrReplayed (the replay entry is there), store.ErrFloor (see RaiseFloor),
+// store.ErrInvalid (see store.Change.Check), or store.ErrUnstored (the database failed before the commit;
 // with store.ErrClosed the store has been closed). The end of ctx counts only until
 // the change has a connection: after that the outcome is awaited, until the deadline
 // of ctx or the store's. After any other error the outcome is unknown, as the
@@ -81,7 +85,7 @@ func (s *Store) count(err error) error {
 		s.counts.conflicts.Add(1)
 	case errors.Is(err, store.ErrReplayed):
 		s.counts.replayed.Add(1)
-	case errors.Is(err, store.ErrInvalid), errors.Is(err, store.ErrClosed):
+	case errors.Is(err, store.ErrFloor), errors.Is(err, store.ErrInvalid), errors.Is(err, store.ErrClosed):
 	default:
 		s.failed(err)
 		err = fmt.Errorf("apply change: %w", err)
@@ -142,11 +146,20 @@ func apply(ctx context.Context, conn *pgxpool.Conn, c *store.Change) (err error)
 	for i := range c.Writes {
 		queue(b, &c.Writes[i])
 	}
+	if f := c.Facts; f != nil { // last: others wait for the place in the log until the commit
+		seq := int64(f.First)
+		for e := range slices.Chunk(f.Entries, wire.FactSize) {
+			b.Queue(insertFact, seq, e)
+			seq++
+		}
+	}
+	// After a statement that has given the transaction a number, see RaiseFloor.
+	b.Queue(readFloor)
 	if err = outcome(conn.SendBatch(ctx, b), c); err != nil {
 		if _, e := conn.Exec(ctx, "ROLLBACK"); e != nil {
 			conn.Conn().Close(ctx) // the server then does it
 		}
-		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrReplayed) {
+		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrReplayed) || errors.Is(err, store.ErrFloor) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", store.ErrUnstored, err)
@@ -216,6 +229,18 @@ func outcome(results pgx.BatchResults, c *store.Change) (err error) {
 			if _, err := next(); err != nil {
 				return err
 			}
+		}
+	}
+	if err := added(next, c.Facts); err != nil {
+		return err
+	}
+	var floor int64
+	if err := results.QueryRow().Scan(&floor); err != nil {
+		return fmt.Errorf("read floor: %w", err)
+	}
+	for i := range c.Writes {
+		if err := store.CheckFloor(&c.Writes[i], uint32(floor)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -48,18 +48,17 @@ func (s *Store) Settle(ctx context.Context, c store.Change) error {
 // one write that is found stands for all.
 func (s *Store) holds(ctx context.Context, c *store.Change) (bool, error) {
 	var ids []wire.RecordID
-	var wrote []uint64
+	var wrote []*wire.Write
 	for i := range c.Writes {
 		w := &c.Writes[i]
 		if w.Remove {
 			continue // it says nothing: there may have been no such record
 		}
-		n, err := s.write(ctx, "confirm change", touchRecord, [16]byte(w.ID.Tenant), [16]byte(w.ID.ID), int16(w.ID.Type),
-			int64(w.ID.Version), int64(w.Revision), w.Sealed)
+		n, err := s.confirm(ctx, w, w.Sealed)
 		if err != nil || n == 1 {
 			return n == 1, err
 		}
-		ids, wrote = append(ids, w.ID), append(wrote, w.Revision)
+		ids, wrote = append(ids, w.ID), append(wrote, w)
 	}
 	if len(ids) == 0 {
 		return false, errors.New("nothing stored tells this change from another one of the same request")
@@ -69,9 +68,24 @@ func (s *Store) holds(ctx context.Context, c *store.Change) (bool, error) {
 		return false, err
 	}
 	for i := range rows {
-		if rows[i].Revision > wrote[i] {
+		w := wrote[i]
+		switch {
+		case rows[i].Revision > w.Revision:
 			return false, fmt.Errorf("%s was replaced since, perhaps after this change", ids[i])
+		case rows[i].Revision == w.Revision && rows[i].Tag == w.Tag(): // wrapped anew since
+			n, err := s.confirm(ctx, w, rows[i].Sealed)
+			if err == nil && n == 0 {
+				err = fmt.Errorf("%s is being replaced", ids[i])
+			}
+			return n == 1, err
 		}
 	}
 	return false, nil
+}
+
+// confirm touches the record that w has written, if it is still there, and
+// returns how many that is.
+func (s *Store) confirm(ctx context.Context, w *wire.Write, sealed []byte) (int64, error) {
+	return s.write(ctx, "confirm change", touchRecord, [16]byte(w.ID.Tenant), [16]byte(w.ID.ID), int16(w.ID.Type),
+		int64(w.ID.Version), int64(w.Revision), sealed)
 }

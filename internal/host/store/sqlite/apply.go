@@ -17,8 +17,8 @@ const pruneStep = 1000
 // that revision. A removal deletes what there is, if anything.
 //
 // Nothing is stored if it returns store.ErrConflict (another revision is there),
-// store.ErrReplayed (the replay entry is there), store.ErrInvalid (see
-// store.Change.Check), store.ErrClosed, or the error of ctx, which counts only
+// store.ErrReplayed (the replay entry is there), store.ErrFloor (see RaiseFloor),
+// store.ErrInvalid (see store.Change.Check), store.ErrClosed, or the error of ctx, which counts only
 // until the writer takes the change: after that the outcome is awaited. Any
 // other error is one of the disk or the file; the changes that shared its
 // transaction fail with it, and nothing of them is stored. Only if it says that
@@ -53,7 +53,7 @@ func (w *writer) apply(c *store.Change) (refusal, err error) {
 			return nil, fmt.Errorf("write replay entry: %w", err)
 		}
 	}
-	return nil, nil
+	return nil, w.addFacts(c.Facts)
 }
 
 func (w *writer) check(c *store.Change) (refusal, err error) {
@@ -72,6 +72,9 @@ func (w *writer) check(c *store.Change) (refusal, err error) {
 		if wr.Remove {
 			continue
 		}
+		if err := store.CheckFloor(wr, w.floor); err != nil {
+			return err, nil
+		}
 		have, ok := w.seen[wr.ID]
 		if !ok {
 			if have, err = w.stored(&wr.ID); err != nil {
@@ -83,7 +86,7 @@ func (w *writer) check(c *store.Change) (refusal, err error) {
 		}
 		w.seen[wr.ID] = wr.Revision
 	}
-	return nil, nil
+	return w.checkFacts(c.Facts)
 }
 
 // stored returns the revision of a record, 0 if there is none.

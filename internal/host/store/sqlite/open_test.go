@@ -108,7 +108,7 @@ func TestOpenRefused(t *testing.T) {
 		{"newer schema", func(t *testing.T, path string) {
 			makeStore(t, path, 1)
 			execSQL(t, path, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (7777, 1)`)
-		}, migrations.ErrNewer, "schema version 7777, this program knows up to 2"},
+		}, migrations.ErrNewer, "schema version 7777, this program knows up to 4"},
 		{"schema lost", func(t *testing.T, path string) {
 			makeStore(t, path, 1)
 			execSQL(t, path, `DROP TABLE replays`)

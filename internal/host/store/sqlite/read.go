@@ -38,7 +38,8 @@ const (
 type reader struct {
 	db                                          *sql.DB
 	get, list, listKeys, secrets, versions, one *sql.Stmt
-	sweeps, due                                 *sql.Stmt
+	sweeps, due, facts                          *sql.Stmt
+	floor, slices, scan, count                  *sql.Stmt
 }
 
 func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
@@ -58,6 +59,11 @@ func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
 		{&r.versions, listVersionsQuery},
 		{&r.sweeps, sweepsQuery},
 		{&r.due, dueQuery},
+		{&r.facts, factsQuery},
+		{&r.floor, rotationQuery},
+		{&r.slices, slicesQuery},
+		{&r.scan, scanQuery},
+		{&r.count, countQuery},
 		{&r.one, `SELECT 1 FROM records LIMIT 1`},
 	} {
 		if *q.stmt, err = db.PrepareContext(ctx, q.query); err != nil {

@@ -140,11 +140,16 @@ type writer struct {
 	jobs []*job                   // of the batch in progress
 	seen map[wire.RecordID]uint64 // revisions within the change in progress
 
+	floor uint32 // of the store's rotation
+
 	begin, commit, rollback, truncate  stmt
 	revision, insert, update           stmt
 	remove, removeAll                  stmt
 	replayed, addReplay, expireReplays stmt
 	addSweep, endSweep                 stmt
+	lastFact, addFact                  stmt
+	getFloor, setFloor                 stmt
+	rewrap, reportSlice                stmt
 }
 
 const expireQuery = `DELETE FROM replays WHERE (tenant, tag) IN
@@ -178,13 +183,26 @@ func newWriter(ctx context.Context, dsn string) (*writer, error) {
 		{&w.addReplay, `INSERT INTO replays (tenant, tag, until) VALUES (?, ?, ?)`},
 		{&w.expireReplays, expireQuery},
 		{&w.addSweep, `INSERT INTO sweeps (tenant, revision) VALUES (?, ?) ON CONFLICT DO UPDATE SET revision = excluded.revision`},
+		{&w.lastFact, `SELECT coalesce(max(seq), 0) FROM facts`},
+		{&w.addFact, `INSERT INTO facts (seq, entry) VALUES (?, ?)`},
 		{&w.endSweep, `DELETE FROM sweeps WHERE tenant = ? AND revision = ?`},
+		{&w.getFloor, `SELECT floor FROM rotation`},
+		{&w.setFloor, `UPDATE rotation SET floor = ?`},
+		{&w.rewrap, `UPDATE records INDEXED BY names SET sealed = ?6
+			WHERE tenant = ?1 AND id = ?2 AND type = ?3 AND version = ?4 AND revision = ?5`},
+		{&w.reportSlice, reportQuery},
 	} {
 		if *q.stmt, err = c.prepare(ctx, q.query); err != nil {
 			c.close()
 			return nil, err
 		}
 	}
+	floor, _, err := w.getFloor.number()
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("read floor: %w", err)
+	}
+	w.floor = uint32(floor)
 	return w, nil
 }
 

@@ -17,6 +17,7 @@ import (
 type Store interface {
 	Records
 	Upkeep
+	Rotations
 	Ping(context.Context) error
 	Close() error
 }
@@ -34,6 +35,17 @@ type Upkeep interface {
 	EndSweep(ctx context.Context, sweep store.Sweep) error
 	PruneReplays(ctx context.Context, before int64) (int, error)
 	Due(ctx context.Context, now int64, limit int) ([]wire.RecordID, error)
+}
+
+// Rotations is the part of a store that has records wrapped under another version
+// of the DomainKey.
+type Rotations interface {
+	Rotation(context.Context) (store.Rotation, error)
+	RaiseFloor(ctx context.Context, version uint32) error
+	Scan(ctx context.Context, slice int, after wire.RecordID, limit int) ([]store.Row, error)
+	Count(ctx context.Context, slice int) (int64, error)
+	Rewrap(ctx context.Context, writes []wire.Write) (int, error)
+	Report(ctx context.Context, slice int, s store.Slice) error
 }
 
 // A Reopener is a Store that can be opened again. The suite skips the tests of
@@ -80,6 +92,15 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"closed", testClosed},
 		{"close under load", testCloseUnderLoad},
 		{"reopen", testReopen},
+		{"facts", testFacts},
+		{"facts conflict", testFactsConflict},
+		{"facts race", testFactsRace},
+		{"rotation", testRotation},
+		{"floor", testFloor},
+		{"floor and changes", testFloorAndChanges},
+		{"scan", testScan},
+		{"rewrap", testRewrap},
+		{"rewrap refused", testRewrapRefused},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open(t)) })
 	}

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// ErrFloor says that a write is wrapped under a version of the DomainKey that the
+// store takes no records under any more. Nothing of the change is stored.
+var ErrFloor = errors.New("wrapped under a version of the DomainKey below the store's floor")
+
+// Slices is how many parts a store has whose records are wrapped anew one part at
+// a time: the tenants whose ids begin with one hexadecimal digit.
+const Slices = 16
+
+// SliceOf returns the first and the last tenant id that a slice may have.
+func SliceOf(n int) (first, last wire.UUID) {
+	for i := range last {
+		last[i] = 0xff
+	}
+	first[0], last[0] = byte(n)<<4, byte(n)<<4|0xf
+	return first, last
+}
+
+// A Rotation says under which versions of the DomainKey a store has records.
+type Rotation struct {
+	// Floor is the least version under which it takes a record; 0: any.
+	Floor  uint32
+	Slices [Slices]Slice
+}
+
+// A Slice says how far the records of a slice are wrapped anew. Its numbers are of
+// the last or present work.
+type Slice struct {
+	Done    uint32 // no record needs an older version of the DomainKey, but for the refused ones
+	Version uint32 // that records are or were wrapped under; 0: there was no work yet
+	Total   int64  // records, when the work began
+	Looked  int64  // at so many
+	Refused int64  // of them, those that the core did not wrap anew: deleted ones, say
+}
+
+// Done is the version of which no older one is needed, but for refused records.
+func (r Rotation) Done() uint32 {
+	least := r.Slices[0].Done
+	for _, s := range r.Slices {
+		least = min(least, s.Done)
+	}
+	return least
+}
+
+// CheckFloor reports whether the store may take w while the floor is at a version.
+// The error wraps ErrFloor.
+func CheckFloor(w *wire.Write, floor uint32) error {
+	if w.Remove || floor == 0 {
+		return nil
+	}
+	if under, _ := wire.SealedVersions(w.Sealed); under < floor {
+		return fmt.Errorf("%w: %s is under version %d, the floor is %d", ErrFloor, w.ID, under, floor)
+	}
+	return nil
+}
+
+// CheckRewraps reports whether writes are records that are wrapped anew, and
+// nothing else. The error wraps ErrInvalid.
+func CheckRewraps(writes []wire.Write) error {
+	if len(writes) > wire.RewrapStep {
+		return fmt.Errorf("%w: %d records wrapped anew, limit %d", ErrInvalid, len(writes), wire.RewrapStep)
+	}
+	for _, w := range writes {
+		switch {
+		case !known(w.ID.Type) || w.Expected == 0 || w.Expected > MaxRevision:
+			return fmt.Errorf("%w: %s wrapped anew at revision %d", ErrInvalid, w.ID, w.Expected)
+		case !w.Rewrapped || w.Revision != w.Expected || w.Hidden || w.Primary != 0 || w.Sweep || w.Due != 0 || w.Remove:
+			return fmt.Errorf("%w: %s is not just wrapped anew", ErrInvalid, w.ID)
+		case len(w.Sealed) < len(wire.Tag{}) || len(w.Sealed) > wire.MaxRecord:
+			return fmt.Errorf("%w: %s wrapped anew in %d bytes", ErrInvalid, w.ID, len(w.Sealed))
+		}
+	}
+	return nil
+}
