@@ -34,6 +34,8 @@ type exchange struct {
 	collated bool           // it has one of the relay's places for collateral
 	trouble  error          // of the source of collateral, for the log
 
+	versionBy time.Time // when a version of the DomainKey must have come, zero: none is awaited
+
 	storing    context.Context // of its calls of the store; nil: there were none
 	leaveStore context.CancelFunc
 }
@@ -62,6 +64,12 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			a, err := x.done(a)
 			return a, errors.Join(err, x.trouble)
 		case wire.Need:
+			if a.NeedVersion != 0 {
+				if err := errors.Join(x.relay.record(ctx, &a.Audit), x.awaitVersion(ctx)); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			if needs++; needs > maxNeeds {
 				return nil, errors.Join(errNeeds, x.relay.record(ctx, &a.Audit))
 			}
@@ -185,7 +193,7 @@ func (x *exchange) again(ctx context.Context, a *wire.Answer, attempt int) error
 	if attempt > 2 { // it has its turn, and meets those of other processes
 		pause(attempt)
 	}
-	x.call.Listing, x.call.Listed = nil, false
+	x.call.Listing, x.call.Listed, x.call.Floor = nil, false, x.relay.rotation.floor.Load()
 	return x.fresh(ctx, true)
 }
 

@@ -47,7 +47,7 @@ func (r *Relay) purge(ctx context.Context, id wire.RecordID) (done bool, err err
 		if err != nil || rows[0].Revision == 0 {
 			return false, err
 		}
-		s := &wire.Sweep{RequestID: "purge", Secret: sealedRef(&rows[0])}
+		s := &wire.Sweep{RequestID: "purge", Secret: sealedRef(&rows[0]), Floor: r.rotation.floor.Load()}
 		changed, again, err := r.sweepStep(ctx, s, attempt == maxAttempts)
 		if err != nil || !again {
 			return changed > 0, err

@@ -64,7 +64,7 @@ type Shared interface {
 }
 
 // alone runs work, in a shared store unless another node does it.
-func alone(ctx context.Context, st Sweeps, name string, work func(context.Context) error) (ran bool, err error) {
+func alone(ctx context.Context, st any, name string, work func(context.Context) error) (ran bool, err error) {
 	if s, ok := st.(Shared); ok {
 		return s.Alone(ctx, name, work)
 	}
@@ -108,6 +108,9 @@ type Options struct {
 	Collateral Collateral
 	// CollateralTimeout is how long one request may wait for it. Default 10 s.
 	CollateralTimeout time.Duration
+	// RewrapShare is the part of the time that may go into wrapping records under a new
+	// version of the DomainKey, above 0 and up to 1. Default 0.2.
+	RewrapShare float64
 	// Log takes what happens in the background. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -127,6 +130,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CollateralTimeout <= 0 {
 		o.CollateralTimeout = 10 * time.Second
+	}
+	if !(o.RewrapShare > 0 && o.RewrapShare <= 1) {
+		o.RewrapShare = 0.2
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -173,6 +179,7 @@ type Relay struct {
 	turns  turns
 
 	follower *follower
+	rotation rotation
 
 	listings    chan struct{} // one entry for each listing under way
 	collaterals chan struct{} // one entry for each request with collateral
@@ -228,6 +235,7 @@ func (r *Relay) Do(ctx context.Context, req Request) (Reply, error) {
 		RequestID: req.ID, Get: req.Get, Body: req.Body,
 		// No action has a name this long, so a shorter one is as unknown.
 		Action: req.Action[:min(len(req.Action), wire.MaxName)],
+		Floor:  r.rotation.floor.Load(),
 	}}
 	a, err := x.run(context.WithoutCancel(ctx))
 	if a == nil {

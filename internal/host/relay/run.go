@@ -19,12 +19,15 @@ const (
 
 // Run does the work that no request waits for, until ctx ends: it has the audit
 // chain signed, drops replay entries that have ended, carries bulk changes over
-// to single keys, has secrets purged that are due, and follows what other nodes
-// change. It signs the chain once more before it returns.
+// to single keys, has secrets purged that are due, has records follow
+// the DomainKey's versions, and follows what other nodes change. It signs the chain once more before it returns.
 func (r *Relay) Run(ctx context.Context, st Sweeps) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.runSweeps(ctx, st) })
 	wg.Go(func() { r.follow(ctx) })
+	if rotator, ok := st.(Rotator); ok {
+		wg.Go(func() { r.runRotation(ctx, rotator) })
+	}
 	wg.Go(func() {
 		r.every(ctx, 0, purgePeriod, "secrets not purged", func(ctx context.Context) error {
 			_, err := alone(ctx, st, "purge", func(ctx context.Context) error { return r.purgeDue(ctx, st) })

@@ -70,7 +70,11 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 	within, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/lookShare))
 	defer cancel()
 	c := store.Change{Writes: a.Writes, Replay: a.Replay}
-	outcome, err := outcomeOf(r.store.Apply(within, c))
+	err := r.store.Apply(within, c)
+	if errors.Is(err, store.ErrFloor) {
+		r.learnFloor(within) // where that fails, the next try is below it again
+	}
+	outcome, err := outcomeOf(err)
 	if err != nil {
 		err = fmt.Errorf("store %d records: %w", len(a.Writes), err)
 		var lost error
@@ -93,8 +97,8 @@ func outcomeOf(err error) (wire.Outcome, error) {
 	switch {
 	case err == nil:
 		return wire.Stored, nil
-	case errors.Is(err, store.ErrConflict):
-		return wire.Conflict, nil
+	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrFloor):
+		return wire.Conflict, nil // the core is asked anew
 	case errors.Is(err, store.ErrReplayed):
 		return wire.Replayed, nil
 	}

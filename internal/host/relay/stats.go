@@ -1,6 +1,10 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/host/store"
+)
 
 // Stats describes a relay for metrics. Counters start at zero with New.
 type Stats struct {
@@ -11,13 +15,22 @@ type Stats struct {
 	Rows       int           // remembered
 	Lag        time.Duration // since the changes of other nodes were last known; 0 without a feed
 	Stale      bool          // that is over the grace
+
+	Rotation  store.Rotation // of the store, as last read
+	DomainKey uint32         // version that the core wraps new records under, 0: not known yet
+	Rewrapped uint64         // records that this process had wrapped anew
 }
 
 // Stats returns the state at this moment.
 func (r *Relay) Stats() Stats {
-	return Stats{
+	s := Stats{
 		Inside: int(r.inside.Load()), Limit: r.opts.Concurrent,
 		Remembered: r.remembered.Load(), Read: r.reads.Load(), Rows: r.rows.size(),
 		Lag: r.follower.lag(), Stale: !r.follower.current(),
+		DomainKey: r.rotation.core.Load(), Rewrapped: r.rotation.rewrapped.Load(),
 	}
+	if at := r.rotation.last.Load(); at != nil {
+		s.Rotation = *at
+	}
+	return s
 }

@@ -107,7 +107,7 @@ func (r *Relay) sweepPage(ctx context.Context, q wire.Query, after wire.UUID) (c
 			return 0, wire.UUID{}, nil
 		}
 		last = rows[len(rows)-1].ID.ID
-		s := &wire.Sweep{RequestID: "sweep", App: sealedRef(&app[0]), Keys: sealedRefs(rows)}
+		s := &wire.Sweep{RequestID: "sweep", App: sealedRef(&app[0]), Keys: sealedRefs(rows), Floor: r.rotation.floor.Load()}
 		changed, again, err := r.sweepStep(ctx, s, attempt == maxAttempts)
 		if err != nil || !again {
 			return changed, last, err
@@ -141,6 +141,16 @@ func (r *Relay) sweepStep(ctx context.Context, s *wire.Sweep, last bool) (change
 			return 0, true, nil
 		}
 		return 0, false, fmt.Errorf("step is %s: %w", outcomeName(outcome), err)
+	}
+	if a.Kind == wire.Need && a.NeedVersion != 0 {
+		if err := r.record(ctx, &a.Audit); err != nil {
+			return 0, false, err
+		}
+		if last {
+			return 0, false, errVersion
+		}
+		sleep(ctx, versionPoll)
+		return 0, true, nil
 	}
 	return 0, false, fmt.Errorf("%w: kind %d to a sweep", errAnswer, a.Kind)
 }
