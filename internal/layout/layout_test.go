@@ -45,6 +45,7 @@ var rules = []struct {
 	{"deploy", nil},
 	{"test", []string{"api", "client", "internal", "test"}},
 	{"cmd/ehsm", []string{"api", "client/ehsm", "internal/config", "internal/wire", "internal/bench", "internal/attest", "internal/harden", "internal/host/dev", "internal/host/collateral", "cmd/ehsm"}},
+	{"cmd/ehsm-hsm", []string{"api", "internal/config", "internal/harden", "internal/host/hsm"}},
 	{"cmd/ehsm-kms", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/host"}},
 	{"cmd/ehsm-simtee", []string{"api", "internal/config", "internal/harden", "internal/wire", "internal/trusted/tee", "internal/trusted/secret", "internal/attest"}},
 	{"cmd/ehsm-dkeycache", []string{"api", "internal/config", "internal/wire", "internal/trusted"}},
@@ -120,6 +121,7 @@ func TestImports(t *testing.T) {
 	for _, set := range tagSets {
 		t.Run("tags "+set.tags, func(t *testing.T) { checkImports(t, set.tags) })
 	}
+	t.Run("tags pkcs11", func(t *testing.T) { checkImports(t, "pkcs11") })
 }
 
 func checkImports(t *testing.T, tags string) {
@@ -240,6 +242,33 @@ func TestManagerLinksNothingTrusted(t *testing.T) {
 		if in(module+"/internal/trusted", p) {
 			t.Errorf("ehsm-kms links %s", p)
 		}
+	}
+}
+
+// TestOnlyTheSidecarTalksToHSMs keeps PKCS#11 libraries, which are C, out of all
+// other programs, and everything trusted out of the sidecar.
+func TestOnlyTheSidecarTalksToHSMs(t *testing.T) {
+	const library = "github.com/miekg/pkcs11"
+	for _, p := range list(t, "-tags=pkcs11", "-deps", module+"/cmd/...") {
+		path := strings.TrimPrefix(p.ImportPath, module+"/")
+		if slices.Contains(p.Imports, library) && path != "internal/host/hsm" {
+			t.Errorf("%s imports %s", path, library)
+		}
+		if slices.Contains(p.Imports, module+"/internal/host/hsm") && path != "cmd/ehsm-hsm" {
+			t.Errorf("%s imports internal/host/hsm", path)
+		}
+	}
+	_, ours, others := deps(t, module+"/cmd/ehsm-hsm", "pkcs11")
+	if !slices.Contains(others, library) {
+		t.Errorf("ehsm-hsm links %v only: is this test up to date?", others)
+	}
+	for _, p := range ours {
+		if in(module+"/internal/trusted", p) {
+			t.Errorf("ehsm-hsm links %s", p)
+		}
+	}
+	if _, _, others := deps(t, module+"/cmd/ehsm-hsm", ""); slices.Contains(others, library) {
+		t.Errorf("ehsm-hsm links %s without its tag", library)
 	}
 }
 
