@@ -137,7 +137,6 @@ func (s *server) run(ctx context.Context, ln, door net.Listener) error {
 	defer cancel()
 	beside.Go(func() { s.watch(ctx) })
 	beside.Go(func() { s.keepEscrow(ctx) })
-	beside.Go(func() { s.keepEscrow(ctx) })
 	if door != nil {
 		beside.Go(func() { s.answerOperators(ctx, door) })
 	}
