@@ -25,6 +25,8 @@ type KMS struct {
 	CachedRows          int // rows of the store in memory
 	DatabaseConnections int // to PostgreSQL
 
+	RewrapShare int // percent of the time
+
 	StaleGrace time.Duration // for which remembered rows count, with PostgreSQL
 
 	Collateral Collateral // for verifying quotes
@@ -42,6 +44,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_DATABASE_PASSWORD_FILE", "", "file with the password of the PostgreSQL database, if its URL has none", text(&c.DatabasePassword)},
 		{"EHSM_KMS_DATABASE_CONNECTIONS", "16", "connections to the PostgreSQL database for requests; two more follow its changes, and three are for background work", number(&c.DatabaseConnections, 2)},
 		{"EHSM_KMS_STALE_GRACE", "1s", "with PostgreSQL: how long after it was last asked for the changes of other nodes remembered rows count; the bound on how late a disabled key is refused here", span(&c.StaleGrace)},
+		{"EHSM_KMS_REWRAP_SHARE", "20", "percent of the time that may go into wrapping records anew after the DomainKey was rotated, 1 to 100", number(&c.RewrapShare, 1)},
 		{"EHSM_KMS_AUDIT", "/var/lib/ehsm/audit", "directory of the audit trail", text(&c.Audit)},
 		{"EHSM_KMS_METRICS", "", "host:port for /metrics, plain HTTP; empty: there are none", text(&c.Metrics)},
 		{"EHSM_KMS_TLS_CERT", "", "PEM file of the server's certificate and its chain", text(&c.TLSCert)},

@@ -31,7 +31,8 @@ func sources() Sources {
 			return auditsink.Stats{Entries: 31, Bytes: 32, Flushes: 33, Gaps: 34, Buffered: 35, Failed: true, Lag: 36 * time.Second}
 		},
 		Relay: func() relay.Stats {
-			return relay.Stats{Inside: 41, Limit: 42, Remembered: 43, Read: 44, Rows: 45, Lag: 46 * time.Second, Stale: true}
+			return relay.Stats{Inside: 41, Limit: 42, Remembered: 43, Read: 44, Rows: 45, Lag: 46 * time.Second, Stale: true,
+				DomainKey: 47, Rewrapped: 48, Rotation: rotation()}
 		},
 		Meter: meter{stats: wire.Stats{Answered: 51, Replayed: 52, Unauthenticated: 53, Internal: 54, Replays: 55, Seen: 56,
 			Apps: 57, Keys: 58, Versions: 59, Secrets: 60, Values: 61, Pending: 62, HeapBytes: 63}},
@@ -39,6 +40,14 @@ func sources() Sources {
 			return wire.Info{Platform: "sim", Simulated: true, Domain: [32]byte{0xd0}, Instance: wire.UUID{0x15}}, true
 		},
 	}
+}
+
+func rotation() store.Rotation {
+	r := store.Rotation{Floor: 49}
+	for i := range r.Slices {
+		r.Slices[i] = store.Slice{Done: uint32(20 - i), Version: 49, Total: 100, Looked: 10, Refused: 1}
+	}
+	return r
 }
 
 type meter struct {
@@ -82,6 +91,8 @@ func TestReadings(t *testing.T) {
 		"ehsm_core_up": "1", "ehsm_requests_inside": "41", "ehsm_requests_inside_limit": "42",
 		"ehsm_row_cache_hits_total": "43", "ehsm_row_cache_misses_total": "44", "ehsm_row_cache_rows": "45",
 		"ehsm_consistency_lag_seconds": "46", "ehsm_consistency_stale": "1",
+		"ehsm_domainkey_version": "47", "ehsm_domainkey_floor": "49", "ehsm_rewrap_done": "5", "ehsm_rewrap_records": "1600",
+		"ehsm_rewrap_looked": "160", "ehsm_rewrap_refused": "16", "ehsm_rewrapped_total": "48",
 		"ehsm_store_stored_total": "11", "ehsm_store_conflicts_total": "12", "ehsm_store_replayed_total": "13",
 		"ehsm_store_failed_total": "14", "ehsm_store_repeated_total": "15", "ehsm_store_batches_total": "16",
 		"ehsm_store_waiting": "17", "ehsm_store_connections": "18", "ehsm_store_connections_busy": "19", "ehsm_store_bytes": "20",

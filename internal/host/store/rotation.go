@@ -50,6 +50,22 @@ func (r Rotation) Done() uint32 {
 	return least
 }
 
+// Total, Looked and Refused are the sums of the slices.
+func (r Rotation) Total() int64 { return r.sum(func(s Slice) int64 { return s.Total }) }
+
+// Looked is described at Total.
+func (r Rotation) Looked() int64 { return r.sum(func(s Slice) int64 { return s.Looked }) }
+
+// Refused is described at Total.
+func (r Rotation) Refused() int64 { return r.sum(func(s Slice) int64 { return s.Refused }) }
+
+func (r Rotation) sum(of func(Slice) int64) (n int64) {
+	for _, s := range r.Slices {
+		n += of(s)
+	}
+	return n
+}
+
 // CheckFloor reports whether the store may take w while the floor is at a version.
 // The error wraps ErrFloor.
 func CheckFloor(w *wire.Write, floor uint32) error {
