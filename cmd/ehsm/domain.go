@@ -24,7 +24,8 @@ the genesis, and its hash is the domain id. These commands work on files; none o
 them needs a service. docs/domain.md has the whole ceremony.`,
 		Example: `  ehsm domain keygen --duty operator --name alice --out alice.key
   ehsm domain show /var/lib/ehsm/domain`,
-	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a))
+	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a),
+		newDomainStatus(a), newDomainNodes(a), newDomainAdmit(a), newDomainRemove(a), newDomainSubmit(a))
 }
 
 func newDomainKeygen(a *app) *cobra.Command {

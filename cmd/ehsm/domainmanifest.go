@@ -22,7 +22,7 @@ prepared from the one in force (edit). Operators read (diff), sign (sign) and
 anybody verifies (verify).`,
 		Example: `  ehsm domain manifest show genesis.json
   ehsm domain manifest diff genesis.json manifest-2.json`,
-	}, newManifestNew(a), newManifestEdit(a), newManifestShow(a), newManifestDiff(a), newManifestSign(a), newManifestVerify(a))
+	}, newManifestNew(a), newManifestEdit(a), newManifestShow(a), newManifestDiff(a), newManifestSign(a), newManifestVerify(a), newManifestGet(a), newDomainSubmit(a))
 }
 
 // people are the flags that name public keys.
