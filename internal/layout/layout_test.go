@@ -205,15 +205,17 @@ func TestTrustedDependencies(t *testing.T) {
 	}
 }
 
-// egoLinks is what EGo's package brings that no other program in a TEE links:
-// the client of a quote service that is never called.
-var egoLinks = []string{"net/http"}
+// tagLinks is what a build tag brings that no other program in a TEE links, and that
+// is never called: EGo's package has the client of a quote service, and the verifiers
+// of guests have fetchers of collateral, in whose place they are given one that
+// refuses.
+var tagLinks = map[string][]string{"ego": {"net/http"}, "tsm": {"net/http"}}
 
 func TestTEEProgramsLinkNoServerAndNoDatabase(t *testing.T) {
 	for _, set := range tagSets {
 		standard, ours, others := depsOf(t, set.tags, teePrograms...)
 		for _, p := range slices.Concat(standard, ours, others) {
-			if set.tags == "ego" && slices.Contains(egoLinks, p) {
+			if slices.Contains(tagLinks[set.tags], p) {
 				continue
 			}
 			if p == "net/http" || p == "database/sql" || strings.Contains(p, "sqlite") || strings.Contains(p, "pgx") || in(module+"/internal/host", p) {
@@ -273,7 +275,8 @@ func TestOnlyTheSidecarTalksToHSMs(t *testing.T) {
 }
 
 // TestOnlyClientsVerifyGuests keeps the verifiers of TDX and SEV-SNP, and what they
-// link, to the CLI and to the package for which programs ask by importing it.
+// link, to the CLI, to the package for which programs ask by importing it, and to
+// TEE programs with the build tag tsm.
 func TestOnlyClientsVerifyGuests(t *testing.T) {
 	guests := []string{module + "/internal/attest/tdx", module + "/internal/attest/snp", "github.com/google/go-tdx-guest/verify", "github.com/google/go-sev-guest/verify"}
 	linked := func(target string) (found []string) {
@@ -285,7 +288,7 @@ func TestOnlyClientsVerifyGuests(t *testing.T) {
 		}
 		return found
 	}
-	for _, target := range []string{"/cmd/ehsm-core", "/cmd/ehsm-kms", "/client/ehsm"} {
+	for _, target := range []string{"/cmd/ehsm-core", "/cmd/ehsm-dkeycache", "/cmd/ehsm-dkeyserver", "/cmd/ehsm-kms", "/client/ehsm"} {
 		if found := linked(module + target); len(found) > 0 {
 			t.Errorf("%s links %v", target, found)
 		}

@@ -97,7 +97,7 @@ func build(t *testing.T, dir string, o Options) (binaries []binary, all []check)
 	write(t, list, b)
 	for n, folder := range o.Tests {
 		file := filepath.Join(dir, fmt.Sprintf("%d.test", n))
-		if out, err := exec.Command("go", "test", "-c", "-overlay", list, "-o", file, "./"+folder).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "test", "-c", "-tags", o.Tags, "-overlay", list, "-o", file, "./"+folder).CombinedOutput(); err != nil {
 			t.Fatalf("build the mutants of %s: %v\n%s", folder, err, out)
 		}
 		binaries = append(binaries, binary{file, folder})

@@ -33,6 +33,8 @@ type Options struct {
 	// First is the name of a test that is tried before the others, which are tried
 	// fastest first. It may be empty.
 	First string
+	// Tags are the build tags, which decide what is mutated.
+	Tags string
 	// Least is how many checks there are at least, so that none are lost.
 	Least int
 }

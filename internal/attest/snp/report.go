@@ -5,7 +5,7 @@
 // of the report; it is given certificates from memory and never fetches any.
 // Around it the package checks what the library leaves open: exact length and
 // encoding, the root by equality, revocation, chip id and TCB of the certificate.
-// It holds no secrets, and no TEE program of ours links it.
+// It holds no secrets; of TEE programs only those with the build tag tsm link it.
 //
 // Source: AMD SEV Secure Nested Paging Firmware ABI Specification (56860), table
 // ATTESTATION_REPORT; AMD VCEK Certificate and KDS Interface Specification (57230).

@@ -5,7 +5,8 @@
 // dcap/verify, as those of SGX are. Every quote of version 4 must please Google's
 // go-tdx-guest as well: chain and signatures, as it does not read the collateral of
 // every machine, nor version 5. Without collateral nothing is genuine, and nothing
-// is ever fetched. The package holds no secrets, and no TEE program of ours links it.
+// is ever fetched. The package holds no secrets; of TEE programs only those with the
+// build tag tsm link it.
 //
 // Sources: Intel TDX DCAP Quote Generation Library and Quote Verification
 // Library, appendices on quote formats 4 and 5; Intel TDX Module 1.5 ABI.

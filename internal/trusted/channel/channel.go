@@ -22,16 +22,18 @@ import (
 
 // What is the same for remote and local channels is documented there.
 type (
-	Config  = session.Config  // who one is and who is wanted
-	Policy  = session.Policy  // who is accepted
-	Lister  = session.Lister  // a Policy that knows since when
-	Limit   = session.Limit   // what handshakes of strangers may cost
-	Conn    = session.Conn    // an open channel
-	Peer    = session.Peer    // who the other end has proved to be
-	Role    = session.Role    // what a program is in its domain
-	Side    = session.Side    // who called, or who was called
-	Refusal = session.Refusal // what a peer said that refused
-	Reason  = session.Reason  // why it did
+	Config      = session.Config      // who one is and who is wanted
+	Policy      = session.Policy      // who is accepted
+	GuestPolicy = session.GuestPolicy // a Policy that accepts guests
+	Stranger    = session.Stranger    // a machine that is not admitted
+	Lister      = session.Lister      // a Policy that knows since when
+	Limit       = session.Limit       // what handshakes of strangers may cost
+	Conn        = session.Conn        // an open channel
+	Peer        = session.Peer        // who the other end has proved to be
+	Role        = session.Role        // what a program is in its domain
+	Side        = session.Side        // who called, or who was called
+	Refusal     = session.Refusal     // what a peer said that refused
+	Reason      = session.Reason      // why it did
 )
 
 // The roles.
@@ -139,12 +141,20 @@ func (q quotes) collateral(ctx context.Context, quote, sent []byte) (verify.Coll
 	if q.cfg.PeerCollateral == nil {
 		return verify.DecodeCollateral(sent)
 	}
-	if len(sent) != 0 { // check: collateral-unasked
-		return verify.Collateral{}, fmt.Errorf("%w: collateral that nobody asked for", ErrProtocol)
+	if err := unasked(sent); err != nil {
+		return verify.Collateral{}, err
 	}
 	query, err := verify.QueryOf(quote)
 	if err != nil {
 		return verify.Collateral{}, err
 	}
 	return q.cfg.PeerCollateral(ctx, query)
+}
+
+// unasked refuses what is sent to a program that has collateral of its own.
+func unasked(sent []byte) error {
+	if len(sent) != 0 { // check: collateral-unasked
+		return fmt.Errorf("%w: collateral that nobody asked for", ErrProtocol)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package channel
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
@@ -11,13 +12,21 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sgx"
 )
 
-// Judge implements session.Method: is it genuine, and do we want it? Validate
-// compares REPORTDATA, in constant time.
+// Judge implements session.Method: is it genuine, and do we want it? Evidence of
+// guests is refused with attest.ErrNoVerifier by a program without their verifiers.
 func (q quotes) Judge(ctx context.Context, c session.Claim) (v session.Verdict, err error) {
-	e, err := attest.DecodeEvidence(c.Evidence)
+	e, err := attest.DecodeEvidenceOf(c.Evidence, append(guestKinds(), attest.SGXQuote3)...)
 	if err != nil { // check+: evidence-kind: what was not decoded is no quote either
 		return v, err
 	}
+	if e.Kind != attest.SGXQuote3 {
+		return q.judgeGuest(e, c)
+	}
+	return q.judgeEnclave(ctx, e, c)
+}
+
+// judgeEnclave judges a quote of SGX. Validate compares REPORTDATA, in constant time.
+func (q quotes) judgeEnclave(ctx context.Context, e attest.Evidence, c session.Claim) (v session.Verdict, err error) {
 	collateral, err := q.collateral(ctx, e.Quote, c.Collateral)
 	if err != nil {
 		return v, err
@@ -30,9 +39,22 @@ func (q quotes) Judge(ctx context.Context, c session.Claim) (v session.Verdict, 
 		Now: c.Now, ReportData: c.ReportData, Admitted: q.admitted(&r),
 	})
 	if err != nil { // check: quote-wanted
-		return v, err
+		return v, stranger(err, machineOf(&r))
 	}
-	return session.Verdict{Identity: sgx.Identity(r.Report), Decision: d, Quote: &r, Until: until(&r, d)}, nil
+	return session.Verdict{Identity: sgx.Identity(r.Report), Decision: d, Machine: machineOf(&r), Quote: &r, Until: until(&r, d)}, nil
+}
+
+// machineOf is the machine of a verified quote.
+func machineOf(r *verify.Result) attest.Machine {
+	return attest.Machine{PPID: r.Platform.PPID, Serial: r.Platform.Serial}
+}
+
+// stranger names the machine in the refusal of one that is not admitted.
+func stranger(err error, m attest.Machine) error {
+	if errors.Is(err, validate.ErrPlatform) {
+		return &session.Stranger{Machine: m, Err: err}
+	}
+	return err
 }
 
 // admitted says whether grace periods apply to a machine: because this program has

@@ -107,8 +107,8 @@ func (c *Conn) judgeAgain(ctx context.Context, m proofMessage, nonce [nonceSize]
 	if p.Identity != old.Identity { // check: same-program
 		return c.fail(fmt.Errorf("%w: program %x, was %x", ErrChanged, p.Identity.Measurement, old.Identity.Measurement))
 	}
-	if p.Quote != nil && old.Quote != nil && p.Quote.Platform.PPID != old.Quote.Platform.PPID { // check: same-machine
-		return c.fail(fmt.Errorf("%w: machine %x, was %x", ErrChanged, p.Quote.Platform.PPID, old.Quote.Platform.PPID))
+	if !p.Machine.Same(old.Machine) { // check: same-machine
+		return c.fail(fmt.Errorf("%w: machine with %v, was %v", ErrChanged, p.Machine, old.Machine))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

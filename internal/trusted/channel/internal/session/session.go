@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
+	"github.com/ehsm-kms/ehsm/internal/attest/admission"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
@@ -133,6 +134,25 @@ type Lister interface {
 	ListedSince(verify.Platform) time.Time
 }
 
+// A GuestPolicy is a Policy that accepts confidential guests too.
+type GuestPolicy interface {
+	// Guests returns the guests that are accepted in a role; nil: none. Accepts must
+	// return what their machines must be.
+	Guests(Role) *admission.Guests
+}
+
+// A Stranger is the refusal of a machine that made genuine evidence and is not
+// admitted.
+type Stranger struct {
+	Machine attest.Machine
+	Err     error
+}
+
+func (s *Stranger) Error() string { return s.Err.Error() }
+
+// Unwrap returns why the machine is refused.
+func (s *Stranger) Unwrap() error { return s.Err }
+
 // Limits and defaults.
 const (
 	DefaultTimeout = 15 * time.Second // of a handshake
@@ -162,7 +182,8 @@ type Config struct {
 	// PeerCollateral returns collateral for a peer's platform. nil: the peer
 	// sends it. It is signed either way, but a peer's host may keep sending what
 	// is in force for some days more. It is asked for whatever a stranger's quote
-	// names, so it must answer soon, from memory. Remote channels only.
+	// names, so it must answer soon, from memory. Guests are refused then: it is for
+	// SGX. Remote channels only.
 	PeerCollateral func(context.Context, verify.Query) (verify.Collateral, error)
 
 	// Timeout bounds a handshake and each answer to Reattest. Default
@@ -216,7 +237,11 @@ type Peer struct {
 	Role     Role
 	Identity tee.Identity // the program, as its platform measured it
 	Decision validate.Decision
-	// Quote is what was verified of the peer's quote; nil on a local channel.
+	// Machine is what the evidence names of the peer's machine; zero on a local
+	// channel.
+	Machine attest.Machine
+	// Quote is what was verified of the peer's quote; nil on a local channel, and of
+	// SEV-SNP guests. Of TDX guests it has no Report.
 	Quote *verify.Result
 	// HPKEKey is the key that Seal encrypts to: MLKEM768-X25519, made in the peer
 	// for this channel.
@@ -244,6 +269,7 @@ type Claim struct {
 type Verdict struct {
 	Identity tee.Identity
 	Decision validate.Decision
+	Machine  attest.Machine
 	Quote    *verify.Result
 	Until    time.Time
 }
