@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,9 +40,6 @@ is not tried again until the file changes, as tokens count.
 
 Settings, all from the environment:
 `
-
-// errBuild is returned by a program that cannot talk to an HSM.
-var errBuild = errors.New("built without PKCS#11; build it with CGO_ENABLED=1 go build -tags pkcs11 ./cmd/ehsm-hsm, which takes a C compiler")
 
 // run does what args say. Confined, the process is hidden from others of its user
 // for good, which is no life for one that runs tests.

@@ -20,7 +20,7 @@ var ErrPIN = errors.New("PIN")
 // belongs to this user or to root and that nobody else reads or writes. The caller
 // clears it. Errors: ErrPIN, those of the system.
 func ReadPIN(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPIN, err)
 	}
