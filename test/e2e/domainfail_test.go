@@ -116,7 +116,7 @@ func (n *node) restartsCore(t *testing.T) {
 
 // launchServer starts a dkeyserver that may not live until it serves.
 func (n *node) launchServer(t *testing.T) {
-	n.parts[partServer] = spawnFile(t, n.g.out, n.g.environ(n.serverEnv()...), n.program(partServer), "serve")
+	n.parts[partServer] = n.load(t, n.serverEnv(), partServer, "serve")
 }
 
 func (n *node) newManifest(t *testing.T) {

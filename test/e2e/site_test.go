@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,13 +43,26 @@ type site struct {
 type node struct {
 	site   *site
 	dir    string
-	bin    string // of the signed programs
-	server string // host:port at which others reach its dkeyserver
-	listen string // host:port of its dkeyserver, if it is another
+	bin    string           // of the signed programs
+	server string           // host:port at which others reach its dkeyserver
+	listen string           // host:port of its dkeyserver, if it is another
+	via    map[*node]string // how it reaches the dkeyservers of others, if not directly
+	bare   bool             // it has no dkeyserver
+	inside []string         // command that runs the programs of its TEE; nil: none
 	cpu    *sim.Processor
 	ppid   [16]byte
 	g      *target
 	parts  map[string]*process
+}
+
+// reach is host:port at which the machine reaches the dkeyserver of another.
+func (n *node) reach(other *node) string { return cmp.Or(n.via[other], other.server) }
+
+// load starts a signed program.
+func (n *node) load(t testing.TB, env []string, name string, args ...string) *process {
+	t.Helper()
+	command := append(append(slices.Clone(n.inside), n.program(name)), args...)
+	return spawnFile(t, n.g.out, n.g.environ(env...), command[0], command[1:]...)
 }
 
 // program is the path of a signed program.
@@ -312,7 +326,7 @@ func (n *node) serverSettings(more ...string) []string {
 func (n *node) serverEnv() []string {
 	env := n.serverSettings()
 	if n != n.site.machines[0] {
-		env = append(env, "EHSM_DKEYSERVER_ROLE=worker", "EHSM_DKEYSERVER_PEERS="+n.site.machines[0].server, "EHSM_DKEYSERVER_DOMAIN_ID="+n.site.domain)
+		env = append(env, "EHSM_DKEYSERVER_ROLE=worker", "EHSM_DKEYSERVER_PEERS="+n.reach(n.site.machines[0]), "EHSM_DKEYSERVER_DOMAIN_ID="+n.site.domain)
 	}
 	return env
 }
@@ -331,9 +345,9 @@ func (n *node) start(t testing.TB, name string) {
 	case partTEE:
 		n.parts[name] = spawn(t, n.g.out, n.g.environ(), name, "serve", "--dir", n.path("sim"), "--fleet", filepath.Join(n.site.dir, "fleet"), "--socket", n.path("tee.sock"))
 	case partServer:
-		n.parts[name], ready = spawnFile(t, n.g.out, n.g.environ(n.serverEnv()...), n.program(name), "serve"), servesRole
+		n.parts[name], ready = n.load(t, n.serverEnv(), name, "serve"), servesRole
 	case partCache:
-		n.parts[name], ready = spawnFile(t, n.g.out, n.g.environ(n.cacheSettings()...), n.program(name)), cacheServe
+		n.parts[name], ready = n.load(t, n.cacheSettings(), name), cacheServe
 	}
 	if _, err := n.parts[name].await(printed, ready); err != nil {
 		text, _ := n.g.out.after(0)
@@ -343,10 +357,10 @@ func (n *node) start(t testing.TB, name string) {
 
 // cacheSettings name all dkeyservers, the machine's own first.
 func (n *node) cacheSettings() []string {
-	servers := []string{n.server}
-	for _, other := range n.site.machines {
-		if other != n {
-			servers = append(servers, other.server)
+	var servers []string
+	for _, other := range append([]*node{n}, n.site.machines...) {
+		if !other.bare && !slices.Contains(servers, n.reach(other)) {
+			servers = append(servers, n.reach(other))
 		}
 	}
 	return []string{
@@ -359,7 +373,7 @@ func (n *node) cacheSettings() []string {
 // startCore starts a core that has to wait for the DomainKey.
 func (n *node) startCore(t testing.TB) {
 	t.Helper()
-	n.g.parts[partCore] = spawnFile(t, n.g.out, n.g.environ(n.coreSettings(n.g.core)...), n.program(partCore))
+	n.g.parts[partCore] = n.load(t, n.coreSettings(n.g.core), partCore)
 }
 
 // said waits until something of the machine has printed what re describes after the

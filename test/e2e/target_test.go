@@ -170,7 +170,7 @@ func (g *target) launch(t testing.TB, name string) {
 		return
 	case partCore:
 		if g.joins != nil {
-			g.parts[name] = spawnFile(t, g.out, g.environ(g.joins.coreSettings(g.core)...), g.joins.program(partCore))
+			g.parts[name] = g.joins.load(t, g.joins.coreSettings(g.core), partCore)
 			g.awaitText(t, name, printed, servesDomain)
 			return
 		}
