@@ -53,14 +53,15 @@ func join(ctx context.Context, settings config.Core, p tee.Platform, cage *launc
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer cancel()
-	beside.Go(func() { m.client().Run(ctx) })
+	client := m.client()
+	beside.Go(func() { client.Run(ctx) })
 	defer m.holder.Release()
 	for {
 		keys, lost, err := m.holder.Wait(ctx)
 		if err != nil {
 			return nil // ctx has ended
 		}
-		if err := m.serve(ctx, keys, lost); err != nil || ctx.Err() != nil {
+		if err := m.serve(ctx, client, keys, lost); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -89,9 +90,10 @@ func (m *member) client() *provision.Client {
 	}
 }
 
-// serve runs one core until ctx ends, its keys are lost, or there is a newer
-// manifest, which another core has to read.
-func (m *member) serve(ctx context.Context, keys *domainkey.Keyring, lost <-chan struct{}) error {
+// serve runs one core until ctx ends or its keys are lost. Newer manifests and
+// versions of the DomainKey it takes over as it runs. One that cannot be in force
+// here ends it: requests under way are answered first.
+func (m *member) serve(ctx context.Context, client *provision.Client, keys *domainkey.Keyring, lost <-chan struct{}) error {
 	d := m.known.Get()
 	changed, state := d.Changed(), d.State()
 	home, err := program.OpenHome(m.settings.Platform, m.stderr)
@@ -100,7 +102,10 @@ func (m *member) serve(ctx context.Context, keys *domainkey.Keyring, lost <-chan
 	}
 	defer home.Close() // after everything that uses keys
 	program.DescribeHome(home, m.stderr)
-	c, err := newCore(m.settings, core.Config{Platform: m.platform, Keys: keys, Home: home, Settings: state.Settings, Date: d.Floor(), Clock: d.Now})
+	c, err := newCore(m.settings, core.Config{
+		Platform: m.platform, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: d.Floor(), Clock: d.Now,
+		Wanted: client.Want,
+	})
 	if err != nil {
 		return err
 	}
@@ -112,29 +117,36 @@ func (m *member) serve(ctx context.Context, keys *domainkey.Keyring, lost <-chan
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- answer(ctx, m.settings, ln, c, state, m.stderr) }()
-	select {
-	case err = <-done:
-		return err
-	case <-lost:
-	case <-changed:
-		m.log.Info("starts again under a newer manifest")
+	for err == nil {
+		select {
+		case err = <-done:
+			return err
+		case <-lost:
+			cancel()
+			err = <-done
+			m.log.Error("serves no longer", "why", fmt.Sprint(m.holder.Release()))
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		case <-changed:
+			changed = d.Changed() // before it is read, or one would be missed
+			err = m.update(c, d)
+		}
 	}
 	cancel()
-	err = <-done
-	if isClosed(lost) {
-		m.log.Error("serves no longer", "why", fmt.Sprint(m.holder.Release()))
-	}
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return errors.Join(err, <-done)
 }
 
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
+// update has a core take the newest manifest.
+func (m *member) update(c *core.Core, d *provision.Domain) error {
+	state := d.State()
+	if i, err := c.Info(context.Background()); err != nil || i.Manifest >= state.Version {
+		return err
 	}
+	if err := c.Update(state, d.Floor()); err != nil {
+		return fmt.Errorf("manifest %d cannot be in force here: %w", state.Version, err)
+	}
+	serving(m.stderr, state, m.settings.Listen)
+	return nil
 }

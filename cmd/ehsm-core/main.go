@@ -106,7 +106,18 @@ func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *laun
 	if err != nil {
 		return err
 	}
-	c, err := newCore(settings, core.Config{Platform: p, Keys: keys, Home: home, Settings: state.Settings, Date: state.Date})
+	// Nobody else has this key, so the only node of its domain makes the versions.
+	if keys, err = keys.Rotate(settings.Domain, p, home, &state.Settings, nil); err != nil {
+		return err
+	}
+	if keys.Settle(&state.Settings) {
+		if err := keys.Seal(settings.Domain, p); err != nil {
+			return fmt.Errorf("seal without what is forgotten: %w", err)
+		}
+	}
+	c, err := newCore(settings, core.Config{
+		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date,
+	})
 	if err != nil {
 		return err
 	}
@@ -130,9 +141,14 @@ func newCore(settings config.Core, cfg core.Config) (*core.Core, error) {
 	return core.New(cfg)
 }
 
+// serving tells what is served, and under which manifest.
+func serving(stderr io.Writer, state *manifest.State, listen string) {
+	fmt.Fprintf(stderr, "ehsm-core: serves domain %s under manifest %d on %s\n", state.Domain, state.Version, listen)
+}
+
 // answer serves the manager until ctx ends.
 func answer(ctx context.Context, settings config.Core, ln net.Listener, c *core.Core, state *manifest.State, stderr io.Writer) error {
-	fmt.Fprintf(stderr, "ehsm-core: serves domain %s under manifest %d on %s\n", state.Domain, state.Version, settings.Listen)
+	serving(stderr, state, settings.Listen)
 	return serve.Serve(ctx, ln, c, serve.Options{
 		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive, Slow: core.Slow,
 	})

@@ -125,6 +125,7 @@ func newCache(settings config.DKeyCache, p tee.Platform, stderr io.Writer) (*cac
 	}
 	c.server = &provision.Server{
 		Role: channel.DKeyCache, Holder: c.holder, Self: self, Members: members, Domain: known.Get, Channel: own, Log: c.log, Connections: settings.Connections,
+		Hurry: c.client.Hurry,
 		Join: func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p, cfg)
 		},
@@ -134,7 +135,7 @@ func newCache(settings config.DKeyCache, p tee.Platform, stderr io.Writer) (*cac
 
 // keep says that there is a DomainKey; it is kept nowhere else.
 func (c *cache) keep(k *domainkey.Keyring) error {
-	c.log.Info("has the DomainKey", "domain", k.Domain().String(), "versions", k.Current())
+	c.log.Info("has the DomainKey", "domain", k.Domain().String(), "versions", k.Newest())
 	return nil
 }
 

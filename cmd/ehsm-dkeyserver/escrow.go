@@ -46,6 +46,8 @@ func (s *server) escrow(now time.Time) error {
 	if d == nil || d.State().Recovery == nil {
 		return nil
 	}
+	s.rotating.Lock()
+	defer s.rotating.Unlock()
 	err := s.holder.Use(func(k *domainkey.Keyring) error { return s.writeEscrow(k, d.State(), now) })
 	if errors.Is(err, provision.ErrNoKeys) {
 		return nil

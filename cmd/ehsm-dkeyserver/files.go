@@ -22,6 +22,7 @@ func (s *server) watch(ctx context.Context) {
 	var seen time.Time // of the directory
 	var kept uint64    // version that is written
 	var said string    // about one that is not
+	var rotated string // about a DomainKey that is not what it should be
 	defer s.saveWaiting()
 	for {
 		var changed <-chan struct{}
@@ -40,6 +41,11 @@ func (s *server) watch(ctx context.Context) {
 					said = text
 				}
 			}
+			if text := errorText(s.rotate(d)); text != rotated {
+				if rotated = text; text != "" { // and again at the next look
+					s.log.Error("the DomainKey is not what the manifest asks for", "why", text)
+				}
+			}
 			s.waiting.Drop(d.Names)
 		}
 		s.saveWaiting()
@@ -50,6 +56,13 @@ func (s *server) watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // changedAt is when names in a directory changed last.

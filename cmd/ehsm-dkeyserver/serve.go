@@ -33,6 +33,8 @@ type server struct {
 	members  *provision.Members
 	waiting  *provision.Waiting
 	writing  sync.Mutex // of manifests to the directory
+	rotating sync.Mutex // held from when the escrow has a new DomainKey until the holder has it
+	unsealed bool       // what is sealed has versions that are forgotten; for watch
 	log      *slog.Logger
 
 	waitingCount int    // that are written
@@ -143,12 +145,15 @@ func (s *server) run(ctx context.Context, ln, door net.Listener) error {
 	beside.Go(func() {
 		s.holder.Forget(ctx, func(why error) { s.log.Error("the DomainKey is gone", "why", why.Error()) })
 	})
+	var hurry func()
 	if s.settings.Role == config.RoleWorker {
-		beside.Go(func() { s.client().Run(ctx) })
+		c := s.client()
+		hurry = c.Hurry
+		beside.Go(func() { c.Run(ctx) })
 	}
 	return (&provision.Server{
 		Role: channel.DKeyServer, Holder: s.holder, Self: s.self, Domain: s.known.Get, Channel: s.channel, Join: channel.Server,
-		Log: s.log, Waiting: s.waiting, Members: s.members, Connections: s.settings.Connections,
+		Log: s.log, Waiting: s.waiting, Members: s.members, Connections: s.settings.Connections, Hurry: hurry,
 	}).Serve(ctx, ln)
 }
 
@@ -174,7 +179,7 @@ func (s *server) keep(k *domainkey.Keyring) error {
 		return nil
 	}
 	if err == nil {
-		s.log.Info("has the DomainKey", "versions", k.Current())
+		s.log.Info("has the DomainKey", "versions", k.Newest())
 		if d := s.known.Get(); d != nil && unprotected(s.platform, &d.State().Terms) {
 			s.log.Warn(noProtection)
 		}

@@ -316,7 +316,7 @@ func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*
 		o.Log.Warn("VerifyQuote refuses this machine's own quotes: the domain was made without simulated quotes, or for another fleet")
 	}
 	return core.New(core.Config{
-		Platform: machine, Keys: keys, Home: home, Settings: state.Settings, Date: state.Date, Limits: o.Limits, Clock: o.Clock,
+		Platform: machine, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date, Limits: o.Limits, Clock: o.Clock,
 		Version: api.Version, GitSHA: api.Commit(),
 	})
 }

@@ -26,21 +26,24 @@ func BenchmarkProvision(b *testing.B) {
 			b.ResetTimer()
 			if row.goroutine == 1 {
 				for b.Loop() {
-					provisionOnce(b, a, *c)
+					provisionOnce(b, a, c)
 				}
 				return
 			}
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					provisionOnce(b, a, *c)
+					provisionOnce(b, a, c)
 				}
 			})
 		})
 	}
 }
 
-func provisionOnce(b *testing.B, a *realm, c Client) {
-	c.Holder, c.Domain = NewHolder(heap), NewKnown(a.last.Domain, clock)
+func provisionOnce(b *testing.B, a *realm, of *Client) {
+	c := &Client{
+		Role: of.Role, Holder: NewHolder(heap), Domain: NewKnown(a.last.Domain, clock), Channel: of.Channel, Join: of.Join,
+		Dial: of.Dial, Servers: of.Servers, Self: of.Self, Leased: of.Leased, Log: of.Log,
+	}
 	conn, err := c.Dial(b.Context(), c.Servers[0])
 	if err != nil {
 		b.Fatal(err)
@@ -56,7 +59,7 @@ func provisionOnce(b *testing.B, a *realm, c Client) {
 		b.Fatal(err)
 	}
 	defer ch.Close()
-	s := &session{&c, d, ch}
+	s := &session{c, d, ch}
 	if missing, err := s.beat(b.Context()); err != nil || missing {
 		b.Fatal(err)
 	}

@@ -23,10 +23,6 @@ const (
 	longWait  = 2 * time.Second
 )
 
-// errNewer is why a core loses its keys when there is a later version: it starts
-// again with both.
-var errNewer = errors.New("there is a newer version of the DomainKey")
-
 // A Client keeps the Holder of its program filled from a server: a core from its
 // dkeycache, a dkeycache or a worker from the dkeyservers.
 type Client struct {
@@ -52,6 +48,7 @@ type Client struct {
 	// of whom the server tells.
 	Members *Members
 
+	haste   haste
 	telling telling // on the channel that is open
 	unkept  bool    // keys that were fetched are not kept yet
 }
@@ -231,13 +228,18 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 		wait := every
-		if missing {
+		switch {
+		case s.haste.wants(s.Holder.version()):
+			wait = min(every, shortWait)
+		case missing:
 			wait = min(every, 500*time.Millisecond)
 		}
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
 		case <-changed:
+		case <-s.haste.hurried():
+			pause(ctx, shortWait) // whoever is in a hurry may be so for each request
 		case <-ctx.Done():
 		}
 		t.Stop()
@@ -262,6 +264,10 @@ func (s *session) beat(ctx context.Context) (missing bool, err error) {
 	}
 	if err := s.fetch(ctx, r); err != nil {
 		return false, err
+	}
+	if s.Role != channel.Core && s.Holder.Settle(&s.domain.State().Settings) {
+		s.Log.Info("versions of the DomainKey are forgotten", "manifest", s.domain.Manifest())
+		s.unkept = s.Keep != nil
 	}
 	s.keep()
 	if s.Leased && r.Keys > 0 && s.Holder.version() > 0 {
@@ -308,15 +314,11 @@ func (s *session) getManifests(ctx context.Context, after uint64) error {
 // fetch gets the keys if the server has some that are not held.
 func (s *session) fetch(ctx context.Context, r Report) error {
 	held := s.Holder.version()
-	if r.Keys <= held {
-		return nil
-	}
-	if s.Role == channel.Core && held > 0 {
-		s.Holder.Lose(errNewer)
+	if r.Keys <= held && !s.haste.wants(held) {
 		return nil
 	}
 	m, err := s.ask(ctx, message{kind: getKeys})
-	if err != nil {
+	if err != nil || r.Keys <= held { // the server hurries now
 		return err
 	}
 	if m.kind == refused {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // A Holder has the DomainKey for as long as its program may have it. It is safe
@@ -34,9 +35,10 @@ func NewHolder(home func() (*secret.Home, error)) *Holder {
 	return &Holder{home: home, changed: make(chan struct{})}
 }
 
-// Fill opens keys into a Home of their own. What is held already must be a part of
-// them. Errors: ErrForeignKeys, ErrNoKeys while lost keys are still in use, and
-// those of open.
+// Fill opens keys into a Home of their own. What is held already they must continue;
+// then it takes over the versions that it lacks, and those who use it go on with
+// them: the keys that Wait returned are the same. Errors: ErrForeignKeys, ErrNoKeys
+// while lost keys are still in use, and those of open.
 func (h *Holder) Fill(open func(*secret.Home) (*domainkey.Keyring, error)) error {
 	home, err := h.home()
 	if err != nil {
@@ -47,32 +49,44 @@ func (h *Holder) Fill(open func(*secret.Home) (*domainkey.Keyring, error)) error
 		home.Close()
 		return err
 	}
-	if err := h.put(k, home); err != nil {
-		home.Close()
-		return err
+	stays, err := h.put(k, home)
+	if err != nil || !stays {
+		return errors.Join(err, home.Close())
 	}
 	return nil
 }
 
-func (h *Holder) put(k *domainkey.Keyring, home *secret.Home) error {
-	h.using.Lock() // nobody uses what is replaced
-	defer h.using.Unlock()
+// put has k held, in home, which stays open, or the versions of it that are new.
+func (h *Holder) put(k *domainkey.Keyring, home *secret.Home) (stays bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.held != nil && h.why != nil:
-		return fmt.Errorf("%w: those that were lost are still in use", ErrNoKeys)
+		return false, fmt.Errorf("%w: those that were lost are still in use", ErrNoKeys)
 	case h.held != nil && !k.Extends(h.held): // check: keys-extend
-		return ErrForeignKeys
+		return false, ErrForeignKeys
 	case h.held != nil:
-		h.memory.Close()
-	default:
-		h.lost, h.why = make(chan struct{}), nil
-		close(h.changed)
-		h.changed = make(chan struct{})
+		return false, h.held.Adopt(k)
 	}
+	h.lost, h.why = make(chan struct{}), nil
+	close(h.changed)
+	h.changed = make(chan struct{})
 	h.held, h.memory = k, home
-	return nil
+	return true, nil
+}
+
+// Settle forgets what a manifest says is forgotten, and reports whether there was
+// anything. It is for programs that wrap nothing themselves: a core, which goes on
+// with the version before for a while, does it by itself.
+func (h *Holder) Settle(s *manifest.Settings) (forgot bool) {
+	h.Use(func(k *domainkey.Keyring) error { // without keys there is nothing to forget
+		if version := s.DomainKeyVersion(); version > k.Current() && k.Advance(version) != nil {
+			return nil // it is still to be fetched
+		}
+		forgot = k.Settle(s)
+		return nil
+	})
+	return forgot
 }
 
 // Use calls f with the keys, which f must not keep. Errors: ErrNoKeys, with why
@@ -103,7 +117,7 @@ func (h *Holder) current() (*domainkey.Keyring, error) {
 // version is the newest one held; 0: none.
 func (h *Holder) version() uint32 {
 	if k, _ := h.current(); k != nil {
-		return k.Current()
+		return k.Newest()
 	}
 	return 0
 }

@@ -37,6 +37,9 @@ type Server struct {
 	Waiting *Waiting
 	// Members takes who is there. nil: a list that nobody reads.
 	Members *Members
+	// Hurry, if not nil, is called when a client wants a version of the DomainKey that
+	// is not here. It must not block.
+	Hurry func()
 	// Connections is how many may be open; further ones are closed. Default 1024.
 	Connections int
 }
@@ -243,6 +246,9 @@ func (s *Server) answer(ctx context.Context, d *Domain, c *channel.Conn, m messa
 	case tellMembers:
 		return s.tellBack(ctx, d, at, c.Peer(), m.members)
 	case getKeys:
+		if s.Hurry != nil {
+			s.Hurry()
+		}
 		return s.sealed(c)
 	case getManifests:
 		return message{kind: manifests, files: fitting(d.After(m.after))}, nil

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/failpoint"
+	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
+	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+)
+
+// errBehind is returned where others of the domain have a version of the DomainKey
+// that this root lacks: it was restored from a copy older than a rotation. Another
+// key of that number would part the domain.
+var errBehind = errors.New("others have a version of the DomainKey that this root has not; set it up as a worker")
+
+// rotate has the DomainKey be what the manifest asks for: a root makes versions,
+// and every dkeyserver forgets.
+func (s *server) rotate(d *provision.Domain) error {
+	state := d.State()
+	if s.settings.Role == config.RoleRoot {
+		if err := s.makeVersions(d); err != nil {
+			return err
+		}
+	}
+	if s.holder.Settle(&state.Settings) {
+		s.unsealed = true
+		s.log.Info("versions of the DomainKey are forgotten", "versions", state.Settings.DomainKey.Forgotten)
+	}
+	if !s.unsealed {
+		return nil
+	}
+	err := s.holder.Use(s.keep)
+	if err != nil && !errors.Is(err, provision.ErrNoKeys) {
+		return fmt.Errorf("seal without what is forgotten: %w", err)
+	}
+	s.unsealed = false
+	return nil
+}
+
+// makeVersions makes the versions that are asked for: they are sealed, and in the
+// escrow, before anybody gets them.
+func (s *server) makeVersions(d *provision.Domain) error {
+	state, due := d.State(), false
+	err := s.holder.Use(func(k *domainkey.Keyring) error {
+		due = k.Newest() < state.Settings.DomainKeyVersion()
+		if s.members.Newest() > k.Newest() {
+			return errBehind
+		}
+		return nil
+	})
+	if errors.Is(err, provision.ErrNoKeys) || err == nil && !due {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.rotating.Lock()
+	defer s.rotating.Unlock()
+	err = s.holder.Fill(func(home *secret.Home) (next *domainkey.Keyring, err error) {
+		err = s.holder.Use(func(k *domainkey.Keyring) error {
+			next, err = k.Rotate(s.settings.Domain, s.platform, home, &state.Settings, func(k *domainkey.Keyring) error {
+				if state.Recovery == nil {
+					return nil
+				}
+				return s.writeEscrow(k, state, time.Now())
+			})
+			return err
+		})
+		return next, err
+	})
+	if err != nil {
+		return err
+	}
+	s.log.Info("the DomainKey has a new version", "version", state.Settings.DomainKeyVersion())
+	return failpoint.Hit("rotate.filled", s.settings.Domain)
+}
