@@ -96,7 +96,8 @@ func (c *Call) Append(dst []byte) []byte {
 	dst = appendRefs(dst, c.Listing)
 	dst = pack.AppendBool(dst, c.Collated)
 	dst = pack.AppendBytes(dst, c.Collateral)
-	return binary.BigEndian.AppendUint32(dst, c.Floor)
+	dst = binary.BigEndian.AppendUint32(dst, c.Floor)
+	return append(dst, c.Again)
 }
 
 // DecodeCall reads what Append wrote. The call shares memory with b.
@@ -117,6 +118,7 @@ func DecodeCall(b []byte) (*Call, error) {
 		c.Collateral = b
 	}
 	c.Floor = r.Uint32()
+	c.Again = r.Uint8()
 	return c, finish(r, "call")
 }
 

@@ -195,6 +195,7 @@ type Call struct {
 	Listing   []Ref  // the answer to a Query, all with Sealed
 	Listed    bool   // Listing is an answer, if perhaps an empty one
 	Fresh     bool   // Records were read from the store for this very call
+	Again     uint8  // how often the call was made before and answered with Need, 255 if more often
 	// Collateral is the answer to a CollateralQuery, in the encoding of
 	// collateral in docs/formats.md. If Collated is set and it is empty, there is none.
 	Collateral []byte

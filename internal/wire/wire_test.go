@@ -17,7 +17,7 @@ func sampleCall() *Call {
 		RequestID: "r-1", Action: "Encrypt", Get: true, Body: []byte(`{"appid":"x"}`), Fresh: true, Listed: true,
 		Records:  []Ref{{ID: id, Revision: 3, Tag: Tag{9}, Sealed: []byte("sealed")}, {ID: id}},
 		Listing:  []Ref{{ID: id, Revision: 1, Sealed: []byte("more")}},
-		Collated: true, Collateral: []byte("collateral"), Floor: 6,
+		Collated: true, Collateral: []byte("collateral"), Floor: 6, Again: 3,
 	}
 }
 

@@ -53,6 +53,19 @@ func (c *Client) Stats(ctx context.Context) (wire.Stats, error) {
 	return wire.DecodeStats(f.Payload)
 }
 
+// Facts implements wire.Witness.
+func (c *Client) Facts(ctx context.Context, f *wire.Facts) (wire.FactsState, error) {
+	s := c.pick(nil)
+	if s == nil {
+		return wire.FactsState{}, ErrUnreachable
+	}
+	answer, err := s.roundTrip(ctx, wire.OpFacts, f)
+	if err != nil {
+		return wire.FactsState{}, err
+	}
+	return wire.DecodeFactsState(answer.Payload)
+}
+
 // Resolve implements wire.Core. It goes to the instance whose answer is to be
 // resolved, and fails with ErrRestarted if that is gone.
 func (c *Client) Resolve(ctx context.Context, r wire.Resolve) (*wire.Answer, error) {

@@ -21,6 +21,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/relay"
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
+	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
@@ -44,7 +45,7 @@ type rig struct {
 // codedCore has every message encoded and decoded, as over a stream, and counts
 // calls.
 type codedCore struct {
-	wire.Core
+	*core.Core
 	calls atomic.Int64
 }
 

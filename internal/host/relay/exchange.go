@@ -29,6 +29,7 @@ type exchange struct {
 	hints int             // how many of extra were asked for by earlier requests
 
 	written  *wire.RecordID // version of the secret that the request has made
+	factTurn *turn          // it is alone among those that add to the log of negative facts
 	turn     *turn          // it is alone among those that have met at a record
 	listing  bool           // it has one of the relay's places for listings
 	collated bool           // it has one of the relay's places for collateral
@@ -49,6 +50,9 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 	defer x.leave()
 	if err := x.refs(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnread, err)
+	}
+	if err := x.inFactTurn(ctx); err != nil {
+		return nil, err
 	}
 	needs, attempts := 0, 1
 	for {
@@ -76,6 +80,13 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			if needs > 2 {
 				pause(needs)
 			}
+			x.call.Again = uint8(needs)
+			if a.NeedFacts {
+				if err := errors.Join(x.relay.record(ctx, &a.Audit), x.showFacts(ctx)); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			if err = x.supply(ctx, a); err != nil {
 				return nil, err
 			}
@@ -84,7 +95,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			if err != nil {
 				return x.relay.abandon(ctx, a)
 			}
-			last, outcome, err := x.relay.settle(within, a, attempts == maxAttempts, x.inTurn)
+			last, outcome, err := x.relay.settle(within, a, attempts == x.mostAttempts(), x.inTurn)
 			if last == nil {
 				return nil, err
 			}
@@ -94,6 +105,12 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 				return last, errors.Join(err, wrong)
 			}
 			needs, attempts = 0, attempts+1
+			x.call.Again = 0
+			if a.Facts != nil { // others have perhaps added to the log
+				if err = x.relay.ShowFacts(within); err != nil {
+					return nil, err
+				}
+			}
 			if err = x.again(ctx, a, attempts); err != nil {
 				return nil, err
 			}
@@ -101,6 +118,14 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			return nil, fmt.Errorf("%w: kind %d", errAnswer, a.Kind)
 		}
 	}
+}
+
+// mostAttempts is how often the change may be tried.
+func (x *exchange) mostAttempts() int {
+	if x.factTurn != nil {
+		return maxFactAttempts
+	}
+	return maxAttempts
 }
 
 // leave gives back what the exchange holds.
@@ -117,6 +142,9 @@ func (x *exchange) leave() {
 	}
 	if x.turn != nil {
 		x.relay.turns.leave(x.turn, true)
+	}
+	if x.factTurn != nil {
+		x.relay.turns.leave(x.factTurn, true)
 	}
 }
 

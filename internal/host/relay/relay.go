@@ -150,6 +150,9 @@ const (
 	// has succeeded, of another node; here such changes take turns. The node that
 	// has won reads less before its next change, and so may win many in a row.
 	maxAttempts = 24
+	// The same of changes that all meet at one place, the end of the log of negative
+	// facts.
+	maxFactAttempts = 100
 )
 
 // maxListings is how many listings may be under way at once; more wait. One may
@@ -177,6 +180,8 @@ type Relay struct {
 	hints  *hints
 	sweeps chan struct{} // has room for one signal: something is due
 	turns  turns
+
+	chronicle chronicle
 
 	follower *follower
 	rotation rotation

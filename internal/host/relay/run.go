@@ -25,6 +25,7 @@ func (r *Relay) Run(ctx context.Context, st Sweeps) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.runSweeps(ctx, st) })
 	wg.Go(func() { r.follow(ctx) })
+	wg.Go(func() { r.runFacts(ctx) })
 	if rotator, ok := st.(Rotator); ok {
 		wg.Go(func() { r.runRotation(ctx, rotator) })
 	}

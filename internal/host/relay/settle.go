@@ -69,7 +69,7 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 	end, _ := ctx.Deadline()
 	within, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/lookShare))
 	defer cancel()
-	c := store.Change{Writes: a.Writes, Replay: a.Replay}
+	c := store.Change{Writes: a.Writes, Replay: a.Replay, Facts: a.Facts}
 	err := r.store.Apply(within, c)
 	if errors.Is(err, store.ErrFloor) {
 		r.learnFloor(within) // where that fails, the next try is below it again

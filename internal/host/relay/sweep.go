@@ -137,10 +137,15 @@ func (r *Relay) sweepStep(ctx context.Context, s *wire.Sweep, last bool) (change
 		switch {
 		case outcome == wire.Stored:
 			return len(a.Writes), false, err
+		case outcome == wire.Conflict && err == nil && a.Facts != nil:
+			return 0, true, r.ShowFacts(ctx)
 		case outcome == wire.Conflict && err == nil:
 			return 0, true, nil
 		}
 		return 0, false, fmt.Errorf("step is %s: %w", outcomeName(outcome), err)
+	}
+	if a.Kind == wire.Need && a.NeedFacts && !last {
+		return 0, true, errors.Join(r.record(ctx, &a.Audit), r.ShowFacts(ctx))
 	}
 	if a.Kind == wire.Need && a.NeedVersion != 0 {
 		if err := r.record(ctx, &a.Audit); err != nil {

@@ -30,7 +30,11 @@ func (t *turns) of(writes []wire.Write) *turn {
 	if i < 0 {
 		return nil
 	}
-	id := writes[i].ID
+	return t.at(writes[i].ID)
+}
+
+// at returns the turn at a record. It must be left.
+func (t *turns) at(id wire.RecordID) *turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.open[id]

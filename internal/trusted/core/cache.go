@@ -82,6 +82,15 @@ func (c *cache[V]) put(id wire.RecordID, revision uint64, tag wire.Tag, v V) boo
 	return true
 }
 
+// drop forgets a state that is older than a revision, or another one of it.
+func (c *cache[V]) drop(id wire.RecordID, revision uint64, tag wire.Tag) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[id]; e != nil && (e.revision < revision || e.revision == revision && e.tag != tag) { // check: drop-refuted
+		delete(c.entries, id) // its place in the ring is free when the hand comes by
+	}
+}
+
 // size is how many states are cached.
 func (c *cache[V]) size() uint64 {
 	c.mu.RLock()
@@ -95,7 +104,9 @@ func (c *cache[V]) evict() int {
 		c.hand = (c.hand + 1) % len(c.ring)
 	}
 	slot := c.hand
-	delete(c.entries, c.ring[slot].id)
+	if e := c.ring[slot]; c.entries[e.id] == e { // it was not dropped
+		delete(c.entries, e.id)
+	}
 	c.hand = (slot + 1) % len(c.ring)
 	return slot
 }

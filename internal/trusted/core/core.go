@@ -20,6 +20,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/audit"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
@@ -39,6 +40,7 @@ type Limits struct {
 	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
 	Replays          int // requests remembered in total; default 2,097,152
 	Seen             int // changed records whose newest revision is remembered; default 262144
+	Facts            int // records that negative facts are about, about 50 bytes each; default 4,194,304
 	Sessions         int // opened import sessions; default 1024
 	Policies         int // opened quote policies; default 4096
 	Platforms        int // kinds of platforms whose newest collateral is remembered; default 1024
@@ -59,6 +61,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ReplaysPerTenant, 1024, 3<<19)
 	set(&l.Replays, 1024, 2<<20)
 	set(&l.Seen, 1024, 262144)
+	set(&l.Facts, 1024, 4<<20)
 	set(&l.Sessions, 16, 1024)
 	set(&l.Policies, 16, 4096)
 	set(&l.Platforms, 16, 1024)
@@ -101,6 +104,7 @@ type Core struct {
 	mutations *mutations
 
 	seen       *seen
+	facts      *facts.Log
 	replays    *replays
 	pending    *pending
 	apps       *cache[*openApp]
@@ -134,7 +138,7 @@ func New(cfg Config) (*Core, error) {
 	c := &Core{
 		keys: cfg.Keys, rotation: rotation{wanted: cfg.Wanted}, floors: newFloors(l.Platforms),
 		clock:      newClock(cfg.Clock, cfg.Date),
-		seen:       newSeen(l.Seen),
+		facts:      facts.NewLog(cfg.Keys, l.Facts),
 		replays:    newReplays(l.ReplaysPerTenant, l.Replays, cfg.Settings.Window().Milliseconds()),
 		pending:    newPending(l.Pending),
 		actions:    actions(),
@@ -142,6 +146,7 @@ func New(cfg Config) (*Core, error) {
 		failures:   newFailures(l.Failures),
 		quoting:    newQuoting(cfg.Platform),
 	}
+	c.seen = newSeen(l.Seen, c.facts)
 	c.mutations = newMutations(c.actions)
 	c.apps = newCache[*openApp](l.Apps, c.seen)
 	c.cmks = newCache[record.Key](l.Keys, c.seen)
@@ -206,6 +211,9 @@ func (c *Core) Call(ctx context.Context, call *wire.Call) (*wire.Answer, error) 
 	if err := c.reach(call.Floor, x.now); err != nil {
 		return asNeed(err).answer(), nil
 	}
+	if c.facts.Ready() != nil { // check: fact-gate
+		return &wire.Answer{Kind: wire.Need, NeedFacts: true}, nil
+	}
 	res, err := x.execute()
 	if err != nil {
 		if need := asNeed(err); need != nil {
@@ -214,7 +222,7 @@ func (c *Core) Call(ctx context.Context, call *wire.Call) (*wire.Answer, error) 
 		}
 	}
 	if err != nil && !asRefusal(err).stores {
-		x.writes, x.onStored = nil, nil
+		x.writes, x.onStored, x.narrowed = nil, nil, nil
 	}
 	if x.pends() {
 		return x.suspend(res, err), nil
@@ -231,6 +239,9 @@ func (c *Core) Resolve(_ context.Context, r wire.Resolve) (*wire.Answer, error) 
 	x.now = c.clock.micros()
 	switch r.Outcome {
 	case wire.Stored:
+		if !x.stand() { // check: fact-stand
+			return x.abort(errInternal("rival fact")), nil
+		}
 		if !x.commit() { // check: rival
 			return x.abort(errInternal("rival state")), nil
 		}
@@ -280,6 +291,9 @@ type request struct {
 	keyVersion uint32
 
 	writes   []wire.Write
+	narrowed []facts.Fact
+	facts    *wire.NewFacts // of narrowed
+	query    *wire.Query    // that the call's listing answers
 	replay   *wire.Replay
 	onStored []func()
 	result   result
@@ -335,6 +349,11 @@ func (x *request) finish(res result, err error) *wire.Answer {
 // suspend audits a request that the store must take note of and leaves the
 // reply, a refusal if there is an err, to Resolve.
 func (x *request) suspend(res result, err error) *wire.Answer {
+	if full := x.draft(); full != nil {
+		x.takeBack()
+		x.writes, x.replay = nil, nil
+		return x.finish(result{}, full)
+	}
 	handle, ok := x.core.pending.add(x)
 	if !ok {
 		x.takeBack()
@@ -342,7 +361,7 @@ func (x *request) suspend(res result, err error) *wire.Answer {
 		return x.finish(result{}, errTooMany())
 	}
 	x.result, x.refused = res, err
-	a := &wire.Answer{Kind: wire.Pending, Handle: handle, Writes: x.writes, Replay: x.replay}
+	a := &wire.Answer{Kind: wire.Pending, Handle: handle, Writes: x.writes, Replay: x.replay, Facts: x.facts}
 	a.Audit = x.record(err)
 	a.Audit.Durable = true
 	return a

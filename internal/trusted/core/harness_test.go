@@ -67,6 +67,9 @@ func (d domain) start(t testing.TB, h *host, l Limits) *Core {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s := h.show(c); s.Trouble != "" {
+		t.Fatal(s.Trouble)
+	}
 	return c
 }
 
@@ -81,6 +84,7 @@ type host struct {
 	rows    map[wire.RecordID]wire.Write
 	history []wire.Write // every write ever returned, stored or not
 	replays map[wire.Tag]bool
+	log     []byte // of negative facts
 	frames  []byte // audit
 	calls   []*wire.Call
 
@@ -183,6 +187,13 @@ func (h *host) try(core int, c *wire.Call) (*wire.Answer, error) {
 			if needs++; needs == 4 {
 				return nil, errNeeds
 			}
+			c.Again++
+			if a.NeedFacts {
+				if s := h.show(h.cores[core]); s.Trouble != "" {
+					return nil, errors.New(s.Trouble)
+				}
+				continue
+			}
 			for _, id := range a.NeedRecords {
 				if !slices.Contains(ids, id) {
 					ids = append(ids, id)
@@ -206,8 +217,26 @@ func (h *host) try(core int, c *wire.Call) (*wire.Answer, error) {
 			return end, err
 		}
 		conflicts++ // once more, with what the other one has stored
+		h.show(h.cores[core])
 		needs, c.Fresh, c.Listed, c.Listing = 0, true, false, nil
 	}
+}
+
+// show shows a core the rest of the log.
+func (h *host) show(c *Core) wire.FactsState {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.showFrom(c, c.facts.Head().Count)
+}
+
+// showFrom shows the log behind an entry. The caller must hold h.mu.
+func (h *host) showFrom(c *Core, after uint64) wire.FactsState {
+	at := min(int(after)*wire.FactSize, len(h.log))
+	s, err := c.Facts(context.Background(), &wire.Facts{First: after + 1, Entries: h.log[at:], End: true})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
 }
 
 func (h *host) list(q wire.Query) (refs []wire.Ref) {
@@ -260,7 +289,14 @@ func (h *host) store(a *wire.Answer) wire.Outcome {
 	defer h.mu.Unlock()
 	h.history = append(h.history, a.Writes...)
 	if h.outcome != nil {
-		return h.outcome(a)
+		outcome := h.outcome(a)
+		if outcome == wire.Stored && h.follows(a.Facts) {
+			h.log = append(h.log, a.Facts.Entries...)
+		}
+		return outcome
+	}
+	if a.Facts != nil && !h.follows(a.Facts) {
+		return wire.Conflict
 	}
 	if a.Replay != nil && h.replays[a.Replay.Tag] {
 		return wire.Replayed
@@ -277,10 +313,18 @@ func (h *host) store(a *wire.Answer) wire.Outcome {
 			h.rows[w.ID] = w
 		}
 	}
+	if a.Facts != nil {
+		h.log = append(h.log, a.Facts.Entries...)
+	}
 	if a.Replay != nil {
 		h.replays[a.Replay.Tag] = true
 	}
 	return wire.Stored
+}
+
+// follows reports whether there are facts, behind the last entry of the log.
+func (h *host) follows(f *wire.NewFacts) bool {
+	return f != nil && int(f.First-1)*wire.FactSize == len(h.log)
 }
 
 // remove drops a record, or all versions of one. The caller must hold h.mu.

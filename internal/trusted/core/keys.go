@@ -124,7 +124,7 @@ func (x *request) disableKey() (result, error) {
 	default:
 		return result{}, x.action.storageError() // there is no way back to such a state
 	}
-	return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+	return result{message: textSuccessful}, x.narrowing(x.writeKey(k.id, k.revision, next))
 }
 
 // enableKey ends a suspension. A key without material returns to waiting for it.
@@ -166,7 +166,7 @@ func (x *request) deleteKey() (result, error) {
 	if k != nil {
 		next := k.value
 		next.Deleted = x.millis()
-		return result{message: textSuccessful}, x.writeKey(k.id, k.revision, next)
+		return result{message: textSuccessful}, x.narrowing(x.writeKey(k.id, k.revision, next))
 	}
 	if id, ok := x.keyRecord(text); ok && x.ref(id).Revision == 0 {
 		x.onStored = append(x.onStored, func() { x.core.seen.bury(id) })
@@ -190,7 +190,7 @@ func (x *request) deleteAllKey() (result, error) {
 	opened := *x.app.value
 	opened.App = next
 	x.onStored = append(x.onStored, func() { x.core.apps.put(w.ID, w.Revision, w.Tag(), &opened) })
-	return result{message: textSuccessful}, nil
+	return result{message: textSuccessful}, x.narrowing(nil)
 }
 
 // listKey lists the tenant's keys, oldest first. The host answers the query and
@@ -198,6 +198,7 @@ func (x *request) deleteAllKey() (result, error) {
 // seen changed.
 func (x *request) listKey() (result, error) {
 	q := wire.Query{Type: wire.Key, Tenant: x.tenant, Limit: wire.MaxList}
+	x.query = &q
 	if !x.call.Listed {
 		return result{}, &needError{list: &q}
 	}

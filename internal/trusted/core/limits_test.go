@@ -14,10 +14,19 @@ import (
 func TestDocumentedLimits(t *testing.T) {
 	d, _ := newQuoteDomain(t)
 	for _, tt := range []attack{
-		{"a new core accepts an older record", func(a *attacker) bool {
+		{"a new core accepts an older record if the log is withheld and nobody knows its head", func(a *attacker) bool {
 			key, before := a.disabled(0)
 			a.bring(before)
+			a.log = nil
 			return a.usable(a.start(), a.alice, key)
+		}},
+		{"a new core accepts an older record of something that was not narrowed", func(a *attacker) bool {
+			key, _ := a.disabled(0)
+			a.must(0, a.alice, "EnableKey", named(key))
+			disabled := a.history[len(a.history)-2]
+			a.bring(disabled)
+			states, _ := a.listed(a.start(), a.alice)
+			return disabled.ID == a.alice.keyRecord(key) && states[key] == 0
 		}},
 		{"a second core executes a request once more", func(a *attacker) bool {
 			return a.succeeds(small, "GenerateDataKey", a.sent(0, "n"))
@@ -36,11 +45,13 @@ func TestDocumentedLimits(t *testing.T) {
 			return code != codeOK && a.usable(0, a.alice, key)
 		}},
 		{"an older record once the table of seen revisions has lost the newer one", func(a *attacker) bool {
-			key, before := a.disabled(small)
+			key, _ := a.disabled(small)
+			disabled := a.captured(a.alice.keyRecord(key))
+			a.must(small, a.alice, "EnableKey", named(key))
 			a.overflow(small)
 			a.flush()
-			a.bring(before)
-			return a.usable(small, a.alice, key)
+			a.bring(disabled)
+			return !a.usable(small, a.alice, key)
 		}},
 		{"a key left out of a listing", func(a *attacker) bool {
 			key := a.alice.createKey()

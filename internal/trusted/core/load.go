@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -98,6 +99,9 @@ func load[V any](x *request, c *cache[V], id wire.RecordID, open func(record.Hea
 
 // absent checks a record that the store is said not to have.
 func (x *request) absent(id wire.RecordID) error {
+	if x.core.facts.Known(id) { // check: fact-absent
+		return cmp.Or(x.refuted(id), x.stale(id))
+	}
 	if x.core.seen.exists(id) { // check: revision-absent
 		return x.stale(id)
 	}
@@ -117,7 +121,7 @@ func openRef[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.Hea
 		if held := c.newer(ref.ID, ref.Revision); held != nil {
 			return held, nil // it came while this one was being opened
 		}
-		return nil, x.stale(ref.ID)
+		return nil, cmp.Or(x.refuted(ref.ID), x.stale(ref.ID))
 	}
 	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
 }
@@ -160,9 +164,18 @@ func openListed[V any](x *request, c *cache[V], ref *wire.Ref, open func(record.
 		if held := c.newer(ref.ID, ref.Revision); held != nil {
 			return held, nil
 		}
-		return nil, errInternal("stale record")
+		return nil, x.relist(ref.ID)
 	}
 	return &cached[V]{id: ref.ID, revision: ref.Revision, tag: tag, value: v}, nil
+}
+
+// relist asks for the listing anew if there are facts about a record that is too old
+// in it: it may have been read before the change that they are about.
+func (x *request) relist(id wire.RecordID) error {
+	if x.query != nil && x.core.facts.Known(id) && x.call.Again < maxAgain {
+		return &needError{list: x.query}
+	}
+	return errInternal("stale record")
 }
 
 func appID(tenant wire.UUID) wire.RecordID {

@@ -36,7 +36,7 @@ func (x *request) deleteSecret() (result, error) {
 	}
 	next := s.value
 	next.Planned = x.millis() + int64(days)*(24*time.Hour).Milliseconds()
-	return result{message: fmt.Sprintf("The %s will be deleted after %d days.", name, days)}, x.writeSecret(s.id, s.revision, next)
+	return result{message: fmt.Sprintf("The %s will be deleted after %d days.", name, days)}, x.narrowing(x.writeSecret(s.id, s.revision, next))
 }
 
 // restoreSecret takes a planned deletion back. One that is not to be deleted gets
@@ -59,7 +59,7 @@ func (x *request) restoreSecret() (result, error) {
 // this core and every other accept none of its older states.
 func (x *request) bury(s *cached[record.Secret]) error {
 	x.removeVersions(&s.value)
-	return x.writeSecret(s.id, s.revision, record.Secret{State: record.Destroyed})
+	return x.narrowing(x.writeSecret(s.id, s.revision, record.Secret{State: record.Destroyed}))
 }
 
 // removeVersions has the store remove all versions of an incarnation, if it has

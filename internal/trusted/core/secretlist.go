@@ -108,8 +108,9 @@ func (x *request) secretsToList() ([]*cached[record.Secret], error) {
 		}
 		return []*cached[record.Secret]{s}, nil
 	}
+	x.query = &wire.Query{Type: wire.Secret, Tenant: x.tenant, Limit: wire.MaxSecrets}
 	if !x.call.Listed {
-		return nil, &needError{list: &wire.Query{Type: wire.Secret, Tenant: x.tenant, Limit: wire.MaxSecrets}}
+		return nil, &needError{list: x.query}
 	}
 	var secrets []*cached[record.Secret]
 	err := eachListed(x, x.core.secrets, x.core.openSecret, func(s *cached[record.Secret]) error {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -14,7 +15,11 @@ import (
 // records take room. When the table is full the entry that was made first is
 // forgotten, and from then on an older state of that record would be accepted;
 // docs/threat-model.md#rollback names this limit.
+//
+// The log of negative facts, which other cores have written too, is asked first.
 type seen struct {
+	facts *facts.Log
+
 	mu     sync.Mutex
 	limit  int
 	states map[wire.RecordID]state
@@ -40,13 +45,16 @@ const (
 	rival               // it is another state of the same revision
 )
 
-func newSeen(limit int) *seen {
-	return &seen{limit: limit, states: make(map[wire.RecordID]state)}
+func newSeen(limit int, log *facts.Log) *seen {
+	return &seen{facts: log, limit: limit, states: make(map[wire.RecordID]state)}
 }
 
 // accept judges a genuine state and, if it is the newest, takes note of it. Both
 // are one step, so that of two rivals never more than one is the newest.
 func (s *seen) accept(id wire.RecordID, revision uint64, tag wire.Tag) standing {
+	if st := s.refuted(id, revision, tag); st != newest { // check: fact-accept
+		return st
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.states[id]
@@ -61,10 +69,24 @@ func (s *seen) accept(id wire.RecordID, revision uint64, tag wire.Tag) standing 
 
 // judge is accept without taking note.
 func (s *seen) judge(id wire.RecordID, revision uint64, tag wire.Tag) standing {
+	if st := s.refuted(id, revision, tag); st != newest { // check: fact-judge
+		return st
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.states[id]
 	return have.judge(ok, revision, tag)
+}
+
+// refuted says how a state stands to the facts; newest if nothing speaks against it.
+func (s *seen) refuted(id wire.RecordID, revision uint64, tag wire.Tag) standing {
+	switch s.facts.Judge(id, revision, tag) {
+	case facts.Below:
+		return superseded
+	case facts.Rival:
+		return rival
+	}
+	return newest
 }
 
 // judge says how a state stands to the newest one that was seen, if any was.

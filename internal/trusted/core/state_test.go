@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -62,7 +63,7 @@ func recordOf(n int) wire.RecordID {
 }
 
 func TestSeen(t *testing.T) {
-	s := newSeen(1024)
+	s := newSeen(1024, facts.NewLog(nil, 0))
 	a, b, c := wire.Tag{1}, wire.Tag{2}, wire.Tag{3}
 	id := recordOf(1)
 	steps := []struct {
@@ -107,7 +108,7 @@ func TestSeen(t *testing.T) {
 
 func TestSeenIsBounded(t *testing.T) {
 	const limit = 1024
-	s := newSeen(limit)
+	s := newSeen(limit, facts.NewLog(nil, 0))
 	for i := range 10 * limit {
 		if s.accept(recordOf(i), 2, wire.Tag{1}) != newest {
 			t.Fatalf("record %d is refused", i)
@@ -128,7 +129,9 @@ func TestSeenIsBounded(t *testing.T) {
 	}
 }
 
-func newTestCache(limit int) *cache[int] { return newCache[int](limit, newSeen(1024)) }
+func newTestCache(limit int) *cache[int] {
+	return newCache[int](limit, newSeen(1024, facts.NewLog(nil, 0)))
+}
 
 func TestCachePut(t *testing.T) {
 	c := newTestCache(16)

@@ -18,6 +18,9 @@ func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 	if err := c.reach(s.Floor, c.clock.micros()); err != nil {
 		return asNeed(err).answer(), nil
 	}
+	if c.facts.Ready() != nil { // check: fact-gate-sweep
+		return &wire.Answer{Kind: wire.Need, NeedFacts: true}, nil
+	}
 	if s.Secret.ID.Type != 0 {
 		return c.purge(s), nil
 	}

@@ -123,6 +123,16 @@ func (l *Log) Size() int {
 	return len(l.table)
 }
 
+// Limit is how many records the table may have.
+func (l *Log) Limit() int { return l.limit }
+
+// Target is how many entries are known to exist.
+func (l *Log) Target() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return max(l.head.Count, l.highest())
+}
+
 // Draft makes the entries that facts would be behind the present head. They count
 // when they are stored and Extend is given them. Errors: ErrFull, and those of the
 // keys.

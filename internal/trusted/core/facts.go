@@ -1,0 +1,97 @@
+package core
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
+	"github.com/ehsm-kms/ehsm/internal/wire"
+)
+
+// Log is what the core was shown of the log of negative facts. It serves requests
+// when that is complete as far as programs of the domain have told.
+func (c *Core) Log() *facts.Log { return c.facts }
+
+// Facts implements wire.Witness.
+func (c *Core) Facts(_ context.Context, f *wire.Facts) (wire.FactsState, error) {
+	if len(f.Entries) > wire.MaxFacts*wire.FactSize {
+		return wire.FactsState{}, fmt.Errorf("facts of %d bytes: %w", len(f.Entries), ErrLimit)
+	}
+	learned, err := c.facts.Extend(f.First, f.Entries, f.End)
+	c.learn(learned)
+	if err == nil {
+		err = c.facts.Ready()
+	}
+	s := wire.FactsState{
+		Count: c.facts.Head().Count, Known: c.facts.Target(), Records: uint64(c.facts.Size()), Limit: uint64(c.facts.Limit()),
+		Waiting: c.facts.Waiting(),
+	}
+	if err != nil {
+		s.Trouble = err.Error()
+	}
+	return s, nil
+}
+
+// learn drops opened states that facts speak against. The table has the facts by
+// now, so that none of them comes back.
+func (c *Core) learn(learned []facts.Fact) {
+	for _, f := range learned {
+		switch f.ID.Type {
+		case wire.App:
+			c.apps.drop(f.ID, f.Revision, f.Tag)
+		case wire.Key:
+			c.cmks.drop(f.ID, f.Revision, f.Tag)
+		case wire.Secret:
+			c.secrets.drop(f.ID, f.Revision, f.Tag)
+		}
+	}
+}
+
+// narrowing notes that the last of the writes narrows what its record allows: it
+// disables, deletes, revokes. No core accepts an older state of the record once the
+// fact is known. err is that of making the write.
+func (x *request) narrowing(err error) error {
+	if err == nil {
+		w := &x.writes[len(x.writes)-1]
+		x.narrowed = append(x.narrowed, facts.Fact{ID: w.ID, Revision: w.Revision, Tag: w.Tag()})
+	}
+	return err
+}
+
+// draft makes the entries of what the request narrows, for the store to take
+// together with its writes.
+func (x *request) draft() error {
+	if len(x.narrowed) == 0 {
+		return nil
+	}
+	first, entries, err := x.core.facts.Draft(x.narrowed)
+	if err != nil {
+		return errInternal("no room for a negative fact")
+	}
+	x.facts = &wire.NewFacts{First: first, Entries: entries}
+	return nil
+}
+
+// stand takes the entries that the store is said to have taken. It reports false if
+// the log has others at their place: then it has not.
+func (x *request) stand() bool {
+	if x.facts == nil {
+		return true
+	}
+	learned, err := x.core.facts.Extend(x.facts.First, x.facts.Entries, false)
+	x.core.learn(learned)
+	return err == nil && x.core.facts.Has(x.facts.Entries)
+}
+
+// maxAgain is how often a call is repeated for records that facts speak against.
+// They may have been read just before the change that the fact is about.
+const maxAgain = 3
+
+// refuted says whether the call is to be repeated for a record that facts speak
+// against, nil if it is not.
+func (x *request) refuted(id wire.RecordID) error {
+	if x.core.facts.Known(id) && x.call.Again < maxAgain {
+		return x.need(id)
+	}
+	return nil
+}
