@@ -60,17 +60,20 @@ go_test() {
 }
 
 step "programs" scripts/need.sh openssl:openssl curl:curl python3:python3 git:git node:nodejs npm:npm \
-	gcc:gcc /usr/include/stdlib.h:libc6-dev 'initdb|/usr/lib/postgresql/*/bin/initdb:postgresql'
+	gcc:gcc /usr/include/stdlib.h:libc6-dev softhsm2-util:softhsm2 '/usr/lib/softhsm/libsofthsm2.so|/usr/lib/*/softhsm/libsofthsm2.so:libsofthsm2' 'initdb|/usr/lib/postgresql/*/bin/initdb:postgresql'
 step "gofmt" unformatted
 step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
 step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
+step "vet, build tag pkcs11" env CGO_ENABLED=1 go vet -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
 step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+step "staticcheck, build tag pkcs11" env CGO_ENABLED=1 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "PostgreSQL, for all tests" postgres
 step "tests with the race detector" go_test -race -shuffle=on
 step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./internal/trusted/launch ./cmd/ehsm-core
+step "tests on SoftHSM2, build tag pkcs11" env CGO_ENABLED=1 go test -race -shuffle=on -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/{dcap/verify,tdx,snp}
 step "DCAP verification against another verifier" test/dcapdiff/run.sh
 step "the measured binary, built twice" scripts/reproducible.sh
