@@ -131,7 +131,8 @@ func (k *Keyring) Export() secret.Bytes {
 	return secret.New(appendKeys(nil, k.signing, k.set.Load().versions))
 }
 
-// Import reads what Export returned, into home, and zeroes it. The signing key
+// Import reads what Export returned, into home, and zeroes it. What the manifest of
+// s says is forgotten it leaves out. The signing key
 // must be the one that the genesis of the domain names. Errors: ErrSeal,
 // secret.ErrMemory.
 func Import(home *secret.Home, s *manifest.State, exported secret.Bytes) (keys *Keyring, err error) {
@@ -140,5 +141,6 @@ func Import(home *secret.Home, s *manifest.State, exported secret.Bytes) (keys *
 		return nil, err
 	}
 	keys.root = s.Root
+	keys.Settle(&s.Settings) // whoever exported them may be behind
 	return keys, nil
 }
