@@ -179,13 +179,25 @@ func (g *target) launch(t testing.TB, name string) {
 		g.awaitText(t, name, printed, servesDomain)
 		return
 	case partKMS:
-		g.parts[name] = spawn(t, g.out, g.environ(append([]string{
-			"EHSM_KMS_CORE=" + g.core, "EHSM_KMS_DATABASE=" + g.data("ehsm.db"),
-			"EHSM_KMS_AUDIT=" + g.audit, "EHSM_KMS_LISTEN=127.0.0.1:0",
-			"EHSM_KMS_COLLATERAL=bundle", "EHSM_KMS_COLLATERAL_BUNDLE=" + g.data("collateral.bin"), "EHSM_KMS_COLLATERAL_DIR=" + g.data("collateral"),
-			"EHSM_KMS_TLS_CERT=" + g.data("tls", "cert.pem"), "EHSM_KMS_TLS_KEY=" + g.data("tls", "key.pem"),
-		}, g.settings...)...), name)
+		g.startManager(t)
 	}
+	g.awaitAddress(t, name, printed)
+}
+
+// startManager starts ehsm-kms, which waits for its core.
+func (g *target) startManager(t testing.TB) {
+	t.Helper()
+	g.parts[partKMS] = spawn(t, g.out, g.environ(append([]string{
+		"EHSM_KMS_CORE=" + g.core, "EHSM_KMS_DATABASE=" + g.data("ehsm.db"),
+		"EHSM_KMS_AUDIT=" + g.audit, "EHSM_KMS_LISTEN=127.0.0.1:0",
+		"EHSM_KMS_COLLATERAL=bundle", "EHSM_KMS_COLLATERAL_BUNDLE=" + g.data("collateral.bin"), "EHSM_KMS_COLLATERAL_DIR=" + g.data("collateral"),
+		"EHSM_KMS_TLS_CERT=" + g.data("tls", "cert.pem"), "EHSM_KMS_TLS_KEY=" + g.data("tls", "key.pem"),
+	}, g.settings...)...), partKMS)
+}
+
+// awaitAddress learns where a part serves, from what it prints after so many bytes.
+func (g *target) awaitAddress(t testing.TB, name string, printed int) {
+	t.Helper()
 	address, err := g.parts[name].await(printed, addressPattern)
 	if err != nil {
 		t.Fatal(err)
