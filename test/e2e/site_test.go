@@ -49,6 +49,7 @@ type node struct {
 	via    map[*node]string // how it reaches the dkeyservers of others, if not directly
 	bare   bool             // it has no dkeyserver
 	inside []string         // command that runs the programs of its TEE; nil: none
+	hsm    string           // address of the sidecar of its HSM, if it has one
 	cpu    *sim.Processor
 	ppid   [16]byte
 	g      *target
@@ -91,6 +92,17 @@ func newSite(t testing.TB, machines int, edit func(*manifest.Settings)) *site {
 // newSiteOf is newSite with the programs of the TEE from a directory.
 func newSiteOf(t testing.TB, programs string, machines int, edit func(*manifest.Settings)) *site {
 	t.Helper()
+	s, settings := emptySite(t, programs, machines)
+	if edit != nil {
+		edit(&settings)
+	}
+	s.found(t, settings)
+	return s
+}
+
+// emptySite makes machines that are in no domain yet, and settings for one.
+func emptySite(t testing.TB, programs string, machines int) (*site, manifest.Settings) {
+	t.Helper()
 	s := &site{home: prepare(t, splitUnix), database: pgtest.Database(t)}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "site-*"); err != nil { // short: paths of unix sockets are limited
@@ -110,11 +122,7 @@ func newSiteOf(t testing.TB, programs string, machines int, edit func(*manifest.
 	for i, n := range s.machines {
 		settings.Platforms = append(settings.Platforms, manifest.Platform{Name: fmt.Sprint("machine ", i), PPID: n.ppid})
 	}
-	if edit != nil {
-		edit(&settings)
-	}
-	s.found(t, settings)
-	return s
+	return s, settings
 }
 
 // sign copies the programs of a TEE from a directory to a new one of the site, and
@@ -242,11 +250,14 @@ func (s *site) found(t testing.TB, settings manifest.Settings) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n := s.machines[0]
+	if n.hsm != "" {
+		draft.Root = manifest.HSM
+	}
 	b, err := draft.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := s.machines[0]
 	if err := os.WriteFile(n.path("draft.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -316,6 +327,9 @@ func (s *site) change(t testing.TB, at *node, edit func(*manifest.Settings)) {
 }
 
 func (n *node) serverSettings(more ...string) []string {
+	if n.hsm != "" {
+		more = append([]string{"EHSM_DKEYSERVER_HSM=" + n.hsm}, more...)
+	}
 	return append([]string{
 		"EHSM_DKEYSERVER_LISTEN=" + cmp.Or(n.listen, n.server), "EHSM_DKEYSERVER_DOMAIN=" + n.path("domain"), "EHSM_DKEYSERVER_SIM=" + n.path("tee.sock"),
 		"EHSM_DKEYSERVER_COLLATERAL=" + n.path("collateral.bin"), "EHSM_DKEYSERVER_HEARTBEAT=300ms", n.failpoints(),
