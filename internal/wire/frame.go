@@ -23,6 +23,7 @@ const (
 	OpStats
 	OpRewrap
 	OpFacts
+	OpProgress
 	OpRefused // reply only: the payload is text, the message could not be executed
 )
 

@@ -86,6 +86,14 @@ func (c *farConn) serve(info wire.Info) {
 		switch {
 		case f.Op == wire.OpInfo:
 			c.reply(f, info)
+		case f.Op == wire.OpProgress:
+			if p, err := wire.DecodeProgress(f.Payload); err == nil && p.Looked == 6 {
+				c.reply(f, p)
+			}
+		case f.Op == wire.OpRewrap:
+			if w, err := wire.DecodeRewrap(f.Payload); err == nil {
+				c.reply(f, &wire.Answer{Kind: wire.Need, NeedVersion: w.Version})
+			}
 		case f.Op == wire.OpStats:
 			c.reply(f, wire.Stats{Keys: 5})
 		case answer != nil:
@@ -164,6 +172,12 @@ func TestOperations(t *testing.T) {
 		}
 		if i, ok := c.Connected(); !ok || i.Version != "1" {
 			t.Errorf("connected: got %+v, %t", i, ok)
+		}
+		if err := c.Hear(t.Context(), wire.Progress{Looked: 6}); err != nil {
+			t.Errorf("Hear: got %v, want no error", err)
+		}
+		if a, err := c.Rewrap(t.Context(), &wire.Rewrap{Version: 8}); err != nil || a.NeedVersion != 8 {
+			t.Errorf("Rewrap: got %+v, %v, want a need for version 8", a, err)
 		}
 		if s, err := c.Stats(t.Context()); err != nil || s.Keys != 5 {
 			t.Errorf("stats: got %+v, %v", s, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +54,39 @@ type rotation struct {
 	core      atomic.Uint32                  // version that the core wraps new records under
 	last      atomic.Pointer[store.Rotation] // as last read
 	rewrapped atomic.Uint64                  // records that this process had wrapped anew
+	told      telling
+}
+
+// A telling is what the core was told of the store last.
+type telling struct {
+	mu   sync.Mutex
+	what wire.Progress
+	when time.Time
+}
+
+// tellPeriod is how often a core is told what it was told before: another one may
+// have taken over.
+const tellPeriod = 10 * time.Second
+
+// tell tells the core how far the records are, where that is news or it is time.
+func (r *Relay) tell(ctx context.Context) error {
+	l, ok := r.core.(wire.Listener)
+	at := r.rotation.last.Load()
+	if !ok || at == nil {
+		return nil
+	}
+	p := wire.Progress{Floor: at.Floor, Done: at.Done(), Total: uint64(at.Total()), Looked: uint64(at.Looked()), Refused: uint64(at.Refused())}
+	t := &r.rotation.told
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p == t.what && time.Since(t.when) < tellPeriod {
+		return nil
+	}
+	if err := l.Hear(ctx, p); err != nil {
+		return fmt.Errorf("tell the core how far the store is: %w", err)
+	}
+	t.what, t.when = p, time.Now()
+	return nil
 }
 
 // note takes what the store says.
@@ -90,6 +124,9 @@ func (r *Relay) rotate(ctx context.Context, st Rotator) error {
 		return fmt.Errorf("ask core for its DomainKey version: %w", err)
 	}
 	r.rotation.core.Store(info.DomainKey)
+	if err := r.tell(ctx); err != nil {
+		return err
+	}
 	version := info.DomainKey
 	// No record was ever wrapped under less than version 1. Below the floor this
 	// core is behind others, which do the work.
@@ -136,6 +173,7 @@ func (r *Relay) rewrap(ctx context.Context, st Rotator, version uint32, at *stor
 			r.rows.clear()
 			r.opts.Log.InfoContext(ctx, "all records are wrapped anew", "version", version)
 		}
+		err = errors.Join(err, r.tell(ctx))
 	}
 	return err
 }
@@ -144,7 +182,7 @@ func (r *Relay) rewrap(ctx context.Context, st Rotator, version uint32, at *stor
 type rewrapping struct {
 	relay   *Relay
 	core    wire.Rewrapper
-	store   Slicer
+	store   Rotator
 	slice   int
 	version uint32
 
@@ -162,6 +200,7 @@ func (w *rewrapping) run(ctx context.Context) error {
 	if err := w.report(ctx); err != nil {
 		return err
 	}
+	told := time.Now()
 	pages := 0
 	for after := (wire.RecordID{}); ; {
 		began := time.Now()
@@ -182,12 +221,28 @@ func (w *rewrapping) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if time.Since(told) > rotatePeriod {
+			if err := w.show(ctx); err != nil {
+				return err
+			}
+			told = time.Now()
+		}
 		if !w.relay.yield(ctx, time.Since(began)) {
 			return ctx.Err()
 		}
 	}
 	w.at.Done, w.at.Total = w.version, w.at.Looked
 	return w.report(ctx)
+}
+
+// show tells operators how far all slices are.
+func (w *rewrapping) show(ctx context.Context) error {
+	at, err := w.store.Rotation(ctx)
+	if err != nil {
+		return err
+	}
+	w.relay.rotation.note(&at)
+	return w.relay.tell(ctx)
 }
 
 func (w *rewrapping) report(ctx context.Context) error { return w.store.Report(ctx, w.slice, w.at) }

@@ -121,6 +121,14 @@ type rotatingCore struct {
 	version uint32 // current one
 	lacks   int    // questions until it has that
 	steps   []int  // records of each step
+	heard   []wire.Progress
+}
+
+func (c *rotatingCore) Hear(_ context.Context, p wire.Progress) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = append(c.heard, p)
+	return nil
 }
 
 func (c *rotatingCore) Info(context.Context) (wire.Info, error) {
@@ -251,6 +259,10 @@ func TestRotation(t *testing.T) {
 			if n > wire.RewrapStep {
 				t.Errorf("step of %d records, want at most %d", n, wire.RewrapStep)
 			}
+		}
+		want := wire.Progress{Floor: 2, Done: 2, Total: 20000, Looked: 20000}
+		if n := len(g.core.heard); n < 5 || g.core.heard[0] != (wire.Progress{}) || g.core.heard[n-1] != want {
+			t.Errorf("core heard %v, want it to end with %+v", g.core.heard, want)
 		}
 		steps := len(g.core.steps)
 		time.Sleep(time.Minute)

@@ -85,11 +85,14 @@ type Config struct {
 	// Wanted is told of a version of the DomainKey that Keys lacks and that a record or
 	// the manifest names. It must not block; it may be called for each request. nil: nobody is.
 	Wanted func(version uint32)
+	// Heard is told what the manager says of its store. It must not block. nil: nobody is.
+	Heard func(wire.Progress)
 }
 
 // Core implements wire.Core in-process.
 type Core struct {
 	keys      *domainkey.Keyring
+	heard     func(wire.Progress)
 	terms     atomic.Pointer[terms]
 	updating  sync.Mutex // one Update at a time
 	rotation  rotation
@@ -136,7 +139,7 @@ func New(cfg Config) (*Core, error) {
 		cfg.Wanted = func(uint32) {}
 	}
 	c := &Core{
-		keys: cfg.Keys, rotation: rotation{wanted: cfg.Wanted}, floors: newFloors(l.Platforms),
+		keys: cfg.Keys, heard: cfg.Heard, rotation: rotation{wanted: cfg.Wanted}, floors: newFloors(l.Platforms),
 		clock:      newClock(cfg.Clock, cfg.Date),
 		facts:      facts.NewLog(cfg.Keys, l.Facts),
 		replays:    newReplays(l.ReplaysPerTenant, l.Replays, cfg.Settings.Window().Milliseconds()),

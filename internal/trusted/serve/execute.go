@@ -114,6 +114,11 @@ func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 			shown, err := wire.DecodeFacts(f.Payload)
 			return func(ctx context.Context) (appender, error) { return w.Facts(ctx, shown) }, byWorker, err
 		}
+	case wire.OpProgress:
+		if l, ok := s.core.(wire.Listener); ok {
+			p, err := wire.DecodeProgress(f.Payload)
+			return func(ctx context.Context) (appender, error) { return p, l.Hear(ctx, p) }, here, err
+		}
 	case wire.OpSweep:
 		sweep, err := wire.DecodeSweep(f.Payload)
 		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, byWorker, err

@@ -68,6 +68,13 @@ func (c *fakeCore) Rewrap(_ context.Context, w *wire.Rewrap) (*wire.Answer, erro
 	return c.reply("rewrap %d", len(w.Records)), nil
 }
 
+func (c *fakeCore) Hear(_ context.Context, p wire.Progress) error {
+	if p.Floor == 13 {
+		return errors.New("not 13")
+	}
+	return nil
+}
+
 func (c *fakeCore) Checkpoint(context.Context) (*wire.Answer, error) {
 	return c.reply("checkpoint"), nil
 }
@@ -148,6 +155,10 @@ func (p *peer) receive() string {
 		i, err := wire.DecodeInfo(f.Payload)
 		return fmt.Sprintf("%d info %s %v", f.Number, i.Version, err)
 	}
+	if f.Op == wire.OpProgress {
+		p, err := wire.DecodeProgress(f.Payload)
+		return fmt.Sprintf("%d progress %d %v", f.Number, p.Floor, err)
+	}
 	if f.Op == wire.OpStats {
 		s, err := wire.DecodeStats(f.Payload)
 		return fmt.Sprintf("%d stats %d %v", f.Number, s.Answered, err)
@@ -211,10 +222,13 @@ func TestOperations(t *testing.T) {
 			{"empty sweep", wire.OpSweep, nil, "11 refused: decode sweep: malformed encoding: got 0 bytes, want 1"},
 			{"info with payload", wire.OpInfo, refusal("x"), "12 refused: operation 1 has a payload of 1 bytes"},
 			{"checkpoint with payload", wire.OpCheckpoint, refusal("xx"), "13 refused: operation 5 has a payload of 2 bytes"},
-			{"no request", wire.OpRefused, nil, "14 refused: operation 9 is no request"},
+			{"no request", wire.OpRefused, nil, "14 refused: operation 10 is no request"},
 			{"and it still works", wire.OpInfo, nil, "15 info 7 <nil>"},
 			{"stats", wire.OpStats, nil, "16 stats 77 <nil>"},
 			{"stats with payload", wire.OpStats, refusal("x"), "17 refused: operation 6 has a payload of 1 bytes"},
+			{"progress", wire.OpProgress, wire.Progress{Floor: 2}, "18 progress 2 <nil>"},
+			{"progress that fails", wire.OpProgress, wire.Progress{Floor: 13}, "19 refused: not 13"},
+			{"empty progress", wire.OpProgress, nil, "20 refused: decode progress: malformed encoding: got 0 bytes, want 1"},
 		} {
 			p.send(row.op, row.m)
 			want(t, row.name, p.receive(), row.want)
