@@ -179,31 +179,6 @@ func (s *Site) start(ctx context.Context) error {
 	return s.await(ctx)
 }
 
-// Revive starts again what has ended. It returns when that has been started, not
-// when it serves.
-func (s *Site) Revive(ctx context.Context) error {
-	all := []*part{}
-	if s.postgres != nil {
-		all = append(all, s.postgres)
-	}
-	for _, n := range s.Nodes {
-		all = append(all, n.parts[0])
-	}
-	for _, n := range s.Nodes {
-		all = append(all, n.parts[1:]...)
-	}
-	for _, p := range all {
-		if p.pid() != 0 {
-			continue
-		}
-		if err := p.start(ctx); err != nil {
-			return err
-		}
-		s.o.Say(p.name + " is started again")
-	}
-	return nil
-}
-
 // Close ends all programs in order, each after those that need it.
 func (s *Site) Close() error {
 	if s.stop != nil {

@@ -76,7 +76,7 @@ func newPart(t *testing.T, act string) (*part, *heard) {
 	h := &heard{more: make(chan struct{}, 16)}
 	s := newSpawner()
 	p := &part{
-		name: "node-1 ehsm-core", program: programCore, path: self, env: append(os.Environ(), actEnv+"="+act), dir: t.TempDir(),
+		name: "node-1 ehsm-core", program: programCore, path: self, env: append(os.Environ(), actEnv+"="+act, "GORACE=atexit_sleep_ms=0"), dir: t.TempDir(),
 		ready: regexp.MustCompile(`^serves `), signal: os.Interrupt, spawner: s, say: h.say,
 	}
 	t.Cleanup(func() {
@@ -146,6 +146,49 @@ func TestPartFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := p.start(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRevive kills programs one after the other while others are started again.
+func TestRevive(t *testing.T) {
+	var s Site
+	var told heard
+	told.more = make(chan struct{}, 100)
+	s.o.Say = told.say
+	for range 3 {
+		machine, _ := newPart(t, "serves")
+		core, _ := newPart(t, "serves")
+		s.Nodes = append(s.Nodes, &Node{parts: []*part{machine, core}})
+	}
+	if err := s.Revive(t.Context()); err != nil { // starts all of them
+		t.Fatal(err)
+	}
+	for _, p := range s.order() {
+		if err := syscall.Kill(p.pid(), syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Revive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range s.order() {
+		if p.pid() == 0 {
+			t.Errorf("part %d does not run", i)
+		}
+	}
+	if n := strings.Count(strings.Join(told.lines, "\n"), "is started again"); n != 12 {
+		t.Errorf("%d programs were started again, want 12", n)
+	}
+	bad, _ := newPart(t, "fails")
+	s.Nodes[1].parts = append(s.Nodes[1].parts, bad)
+	if err := s.Revive(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended 5 times; what it said is in "+bad.logFile()) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Nodes[1].parts = s.Nodes[1].parts[:2]
+	if err := s.Revive(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
