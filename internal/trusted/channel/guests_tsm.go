@@ -72,7 +72,9 @@ func (q quotes) judgeTDX(e attest.Evidence, c session.Claim, guests *admission.G
 	}
 	body := &r.Quote.Report
 	id := tee.Identity{Measurement: attest.TDXMeasurement(body.MRTD, body.MRConfigID, body.RTMR), Product: c.Role.Product()}
-	return session.Verdict{Identity: id, Decision: d, Machine: machine, Quote: &r.Result, Until: until(&r.Result, d)}, nil
+	return session.Verdict{
+		Identity: id, Decision: d, Kind: e.Kind, Machine: machine, Quote: &r.Result, Until: until(&r.Result, d),
+	}, nil
 }
 
 // judgeSNP judges a report of SEV-SNP. Check compares REPORTDATA, in constant time.
@@ -107,7 +109,9 @@ func (q quotes) judgeSNP(e attest.Evidence, c session.Claim, guests *admission.G
 	if !guests.Has(id.Measurement) { // check: snp-host-data
 		return v, fmt.Errorf("%w: host data %x", snp.ErrGuest, r.Report.HostData)
 	}
-	return session.Verdict{Identity: id, Decision: validate.Decision{Enclave: d.Guest, Platform: d.Chip}, Machine: machine, Until: snpUntil(r)}, nil
+	return session.Verdict{
+		Identity: id, Decision: validate.Decision{Enclave: d.Guest, Platform: d.Chip}, Kind: e.Kind, Machine: machine, Until: snpUntil(r),
+	}, nil
 }
 
 // snpPolicy is the policy of guests in a role.

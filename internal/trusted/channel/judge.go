@@ -41,7 +41,9 @@ func (q quotes) judgeEnclave(ctx context.Context, e attest.Evidence, c session.C
 	if err != nil { // check: quote-wanted
 		return v, stranger(err, machineOf(&r))
 	}
-	return session.Verdict{Identity: sgx.Identity(r.Report), Decision: d, Machine: machineOf(&r), Quote: &r, Until: until(&r, d)}, nil
+	return session.Verdict{
+		Identity: sgx.Identity(r.Report), Decision: d, Kind: e.Kind, Machine: machineOf(&r), Quote: &r, Until: until(&r, d),
+	}, nil
 }
 
 // machineOf is the machine of a verified quote.

@@ -183,7 +183,7 @@ func (c *Client) meet(conn net.Conn) (*Domain, error) {
 		return nil, fmt.Errorf("%w: the server does not know its domain yet", ErrNoKeys)
 	}
 	d, err := c.Domain.Learn(files)
-	if d == nil || errors.Is(err, ErrDomain) {
+	if d == nil || errors.Is(err, ErrDomain) { // check: met-another-domain
 		return nil, err
 	}
 	if err != nil { // it may be behind, or ahead on another way: the channel tells
@@ -382,7 +382,7 @@ func (s *session) ask(ctx context.Context, q message) (message, error) {
 		return message{}, err
 	}
 	m, err := decode(b)
-	if err == nil && m.kind == refused && m.reason == removed {
+	if err == nil && m.kind == refused && m.reason == removed { // check: told-removed
 		err = fmt.Errorf("%w: the server says so", ErrRemoved)
 		if s.ch.Peer().Manifest >= s.domain.Manifest() { // one that is behind does not decide
 			s.Holder.Lose(err)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/admission"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
@@ -42,6 +43,7 @@ type Domain struct {
 type terms struct {
 	roots   []*x509.Certificate
 	accepts map[channel.Role]*validate.Policy
+	guests  map[channel.Role]*admission.Guests
 }
 
 // OpenDomain verifies the manifests of a domain, the genesis first. want is the
@@ -70,7 +72,7 @@ func OpenDomain(want genesis.ID, files [][]byte, clock func() time.Time) (*Domai
 // have d.
 func (d *Domain) take(files [][]byte, states []*manifest.State) error {
 	state := states[len(states)-1]
-	t := terms{accepts: map[channel.Role]*validate.Policy{}}
+	t := terms{accepts: map[channel.Role]*validate.Policy{}, guests: map[channel.Role]*admission.Guests{}}
 	var err error
 	if t.roots, err = admission.Roots(&state.Settings); err != nil {
 		return err
@@ -81,7 +83,7 @@ func (d *Domain) take(files [][]byte, states []*manifest.State) error {
 			return err
 		}
 		if err == nil {
-			t.accepts[r] = p
+			t.accepts[r], t.guests[r] = p, admission.GuestsOf(&state.Settings, string(r))
 		}
 	}
 	d.files, d.states, d.terms = files, states, t
@@ -237,6 +239,13 @@ func (d *Domain) Accepts(r channel.Role) *validate.Policy {
 	return d.terms.accepts[r]
 }
 
+// Guests implements channel.GuestPolicy.
+func (d *Domain) Guests(r channel.Role) *admission.Guests {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.terms.guests[r]
+}
+
 // Admitted implements channel.Policy: machines that this process has accepted
 // without a grace period.
 func (d *Domain) Admitted(p verify.Platform) bool {
@@ -251,7 +260,7 @@ func (d *Domain) ListedSince(p verify.Platform) (since time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := len(d.states) - 1; i >= 0; i-- {
-		if !lists(d.states[i], p) {
+		if !lists(d.states[i], attest.Machine{PPID: p.PPID, Serial: p.Serial}) {
 			return since
 		}
 		since = d.states[i].Date
@@ -260,10 +269,18 @@ func (d *Domain) ListedSince(p verify.Platform) (since time.Time) {
 }
 
 // lists says whether a manifest names a machine.
-func lists(s *manifest.State, p verify.Platform) bool {
-	for _, m := range s.Settings.Platforms {
-		byPPID := m.PPID != [16]byte{}
-		if byPPID && m.PPID == p.PPID || !byPPID && m.Serial != "" && m.Serial == p.Serial {
+func lists(s *manifest.State, m attest.Machine) bool {
+	for _, p := range s.Settings.Platforms {
+		switch {
+		case p.PPID != manifest.PPID{}:
+			if p.PPID == m.PPID {
+				return true
+			}
+		case p.Serial != "":
+			if p.Serial == m.Serial {
+				return true
+			}
+		case p.Chip != manifest.ChipID{} && p.Chip == m.Chip:
 			return true
 		}
 	}
@@ -288,30 +305,37 @@ func (d *Domain) remember(p channel.Peer) {
 }
 
 // admits says whether the newest manifest still has a program in a role, and the
-// machine, if it is known. What else a quote must be is for attestation. Errors:
-// ErrRemoved.
-func (d *Domain) admits(r channel.Role, id tee.Identity, machine *verify.Platform) error {
+// machine, if it is known. What else its evidence must be is for attestation.
+// Errors: ErrRemoved.
+func (d *Domain) admits(r channel.Role, id tee.Identity, machine *attest.Machine) error {
 	p := d.Accepts(r)
 	if p == nil {
 		return fmt.Errorf("%w: it has nobody in the role %s", ErrRemoved, r)
 	}
-	body := quote.Report{MREnclave: id.Measurement, MRSigner: id.Signer, ISVProdID: id.Product, ISVSVN: id.SVN}
-	if id.Debug {
-		body.Attributes.Flags = quote.FlagDebug
-	}
-	if _, err := p.CheckEnclave(&body); err != nil {
+	if err := admitsProgram(p, d.Guests(r), id); err != nil { // check: program-admitted
 		return fmt.Errorf("%w: %w", ErrRemoved, err)
 	}
 	if machine == nil || p.AnyPlatform {
 		return nil
 	}
-	for _, m := range p.Platforms {
-		byPPID := m.PPID != [16]byte{}
-		if byPPID && m.PPID == machine.PPID || !byPPID && m.Serial != "" && m.Serial == machine.Serial {
-			return nil
-		}
+	if !lists(d.State(), *machine) { // check: machine-admitted
+		return fmt.Errorf("%w: %v", ErrRemoved, machine)
 	}
-	return fmt.Errorf("%w: PPID %x, PCK serial %s", ErrRemoved, machine.PPID, machine.Serial)
+	return nil
+}
+
+// admitsProgram says whether a program is one of a role: by its guest, or as an
+// enclave.
+func admitsProgram(p *validate.Policy, guests *admission.Guests, id tee.Identity) error {
+	if !id.Debug && id.Signer == [32]byte{} && guests.Has(id.Measurement) { // no enclave is without a signer
+		return nil
+	}
+	body := quote.Report{MREnclave: id.Measurement, MRSigner: id.Signer, ISVProdID: id.Product, ISVSVN: id.SVN}
+	if id.Debug {
+		body.Attributes.Flags = quote.FlagDebug
+	}
+	_, err := p.CheckEnclave(&body)
+	return err
 }
 
 // Each calls f with each manifest and its version, in order, until f fails. The

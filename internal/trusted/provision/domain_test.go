@@ -5,8 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
@@ -161,6 +163,50 @@ func TestTimeNeverRunsBackwards(t *testing.T) {
 	}
 }
 
+// TestAdmitsGuests has guests of both kinds in the manifest: each in its roles, on
+// its machines.
+func TestAdmitsGuests(t *testing.T) {
+	a := newRealm(t)
+	guest := manifest.TDXGuest{MRTD: manifest.Register{1}, RTMR2: manifest.Register{2}, MRConfigID: manifest.Register{3}}
+	a.next(t, func(s *manifest.Statement) {
+		s.Settings.Code = append(s.Settings.Code, manifest.Code{Role: manifest.RoleCore, TDX: guest}, manifest.Code{Role: manifest.RoleDKeyCache, TDX: guest},
+			manifest.Code{Role: manifest.RoleCore, SNP: manifest.SNPGuest{Measurement: manifest.Register{4}, HostData: manifest.Hash{5}}})
+		s.Settings.SNPMinTCB, s.Settings.TrustRoots = manifest.SNPTCB{SNP: 8}, []string{manifest.IntelSGX, manifest.AMDSNP}
+		s.Settings.Platforms = append(s.Settings.Platforms, manifest.Platform{Name: "chip", Chip: manifest.ChipID{6}})
+	})
+	d := a.open(t)
+	tdx := tee.Identity{Measurement: attest.TDXMeasurement(guest.MRTD, guest.MRConfigID, [4][48]byte{2: guest.RTMR2}), Product: tee.ProductCore}
+	snp := tee.Identity{Measurement: attest.SNPMeasurement([48]byte{4}, [32]byte{5}), Product: tee.ProductCore}
+	with := func(id tee.Identity, change func(*tee.Identity)) tee.Identity { change(&id); return id }
+	one, chip := &attest.Machine{PPID: ppid(t, 0)}, &attest.Machine{Chip: [64]byte{6}}
+	for _, row := range []struct {
+		name     string
+		role     channel.Role
+		id       tee.Identity
+		machine  *attest.Machine
+		admitted bool
+	}{
+		{"TDX as core", channel.Core, tdx, one, true},
+		{"TDX as dkeycache", channel.DKeyCache, tdx, one, true},
+		{"TDX as dkeyserver", channel.DKeyServer, tdx, one, false},
+		{"TDX on another machine", channel.Core, tdx, &attest.Machine{PPID: [16]byte{9}}, false},
+		{"TDX in debug mode", channel.Core, with(tdx, func(id *tee.Identity) { id.Debug = true }), one, false},
+		{"an enclave with the guest's measurement", channel.Core, with(tdx, func(id *tee.Identity) { id.Signer = [32]byte{1} }), one, false},
+		{"other TDX guest", channel.Core, with(tdx, func(id *tee.Identity) { id.Measurement[0] ^= 1 }), one, false},
+		{"SEV-SNP as core", channel.Core, snp, chip, true},
+		{"SEV-SNP as dkeycache", channel.DKeyCache, snp, chip, false},
+		{"SEV-SNP on another chip", channel.Core, snp, &attest.Machine{Chip: [64]byte{7}}, false},
+		{"SEV-SNP with other host data", channel.Core, with(snp, func(id *tee.Identity) { id.Measurement = attest.SNPMeasurement([48]byte{4}, [32]byte{}) }), chip, false},
+	} {
+		if err := d.admits(row.role, row.id, row.machine); (err == nil) != row.admitted || err != nil && !errors.Is(err, ErrRemoved) {
+			t.Errorf("%s: got %v", row.name, err)
+		}
+	}
+	if d.Guests(channel.DKeyServer) != nil || d.Guests(channel.Core) == nil {
+		t.Error("Guests: other roles than the manifest's")
+	}
+}
+
 func TestAdmits(t *testing.T) {
 	a := newRealm(t)
 	a.next(t, func(s *manifest.Statement) {
@@ -170,7 +216,7 @@ func TestAdmits(t *testing.T) {
 	core := load(t, 0, channel.Core, signerSeed).Identity()
 	debug, older := core, core
 	debug.Debug, older.SVN = true, 0
-	one := machine(t, 0).Terms(start).Platform
+	one := attest.Machine{PPID: machine(t, 0).Terms(start).Platform.PPID}
 	for _, row := range []struct {
 		name     string
 		ask      func() error
@@ -178,9 +224,9 @@ func TestAdmits(t *testing.T) {
 	}{
 		{"core", func() error { return d.admits(channel.Core, core, nil) }, true},
 		{"on machine one", func() error { return d.admits(channel.Core, core, &one) }, true},
-		{"by serial", func() error { return d.admits(channel.Core, core, &verify.Platform{Serial: "0a0b"}) }, true},
-		{"other machine", func() error { return d.admits(channel.Core, core, &verify.Platform{PPID: [16]byte{9}}) }, false},
-		{"machine without numbers", func() error { return d.admits(channel.Core, core, &verify.Platform{}) }, false},
+		{"by serial", func() error { return d.admits(channel.Core, core, &attest.Machine{Serial: "0a0b"}) }, true},
+		{"other machine", func() error { return d.admits(channel.Core, core, &attest.Machine{PPID: [16]byte{9}}) }, false},
+		{"machine without numbers", func() error { return d.admits(channel.Core, core, &attest.Machine{}) }, false},
 		{"core as dkeycache", func() error { return d.admits(channel.DKeyCache, core, nil) }, false},
 		{"debug mode", func() error { return d.admits(channel.Core, debug, nil) }, false},
 		{"older version", func() error { return d.admits(channel.Core, older, nil) }, false},

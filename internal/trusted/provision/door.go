@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
@@ -218,11 +218,11 @@ func (d *Domain) revise(m *overview.Member) {
 		m.Machine = name
 	}
 	id := tee.Identity{Measurement: m.MREnclave, Signer: m.MRSigner, Product: m.Product, SVN: m.SVN, Debug: m.Debug}
-	var machine *verify.Platform
+	var machine *attest.Machine
 	if m.PPID != (manifest.PPID{}) {
-		machine = &verify.Platform{PPID: m.PPID, Serial: m.Serial}
+		machine = &attest.Machine{PPID: m.PPID, Serial: m.Serial}
 	}
-	if m.State == overview.Left && m.Platform != "tdx" && m.Platform != "snp" && d.admits(channel.Role(m.Role), id, machine) != nil {
+	if m.State == overview.Left && d.admits(channel.Role(m.Role), id, machine) != nil {
 		m.State = overview.Removed
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 )
 
@@ -23,7 +23,7 @@ func TestGraceIsTold(t *testing.T) {
 		"collateral": {validate.Decision{CollateralGraceUntil: until}, []string{"collateral has expired", "until=2026-11-02T12:00:00Z", "platform=0900"}},
 	} {
 		var b bytes.Buffer
-		p := channel.Peer{Role: channel.DKeyCache, Quote: &verify.Result{Platform: verify.Platform{PPID: [16]byte{9}}}, Decision: row.decision}
+		p := channel.Peer{Role: channel.DKeyCache, Kind: attest.SGXQuote3, Machine: attest.Machine{PPID: [16]byte{9}, Serial: "0a"}, Decision: row.decision}
 		warnOfGrace(slog.New(slog.NewTextHandler(&b, nil)), p, start)
 		for _, text := range row.want {
 			if !strings.Contains(b.String(), text) {

@@ -61,7 +61,7 @@ func (h *Holder) put(k *domainkey.Keyring, home *secret.Home) (stays bool, err e
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.held != nil && h.why != nil:
+	case h.held != nil && h.why != nil: // check: lost-in-use
 		return false, fmt.Errorf("%w: those that were lost are still in use", ErrNoKeys)
 	case h.held != nil && !k.Extends(h.held): // check: keys-extend
 		return false, ErrForeignKeys

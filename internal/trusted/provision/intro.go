@@ -30,7 +30,7 @@ func askForManifests(conn io.ReadWriter) ([][]byte, error) {
 		return nil, fmt.Errorf("read the manifests: %w", err)
 	}
 	n := binary.BigEndian.Uint32(size[:])
-	if n > maxChainSize {
+	if n > maxChainSize { // check: chain-size
 		return nil, fmt.Errorf("%w: manifests of %d bytes, limit %d", ErrMessage, n, maxChainSize)
 	}
 	b, err := io.ReadAll(io.LimitReader(conn, int64(n))) // grows with what arrives

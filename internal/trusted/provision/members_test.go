@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
@@ -66,7 +67,7 @@ func TestMalformedMembers(t *testing.T) {
 // quoted is a peer with a quote of one of two machines.
 func quoted(r channel.Role, n byte) channel.Peer {
 	q := &verify.Result{Status: verify.UpToDate, Platform: verify.Platform{PPID: [16]byte{n}, Serial: fmt.Sprintf("%02x", n)}}
-	return channel.Peer{Role: r, Identity: tee.Identity{Measurement: [32]byte{n}, Product: r.Product()}, Quote: q, Decision: validate.Decision{Platform: fmt.Sprint("node ", n)}}
+	return channel.Peer{Role: r, Identity: tee.Identity{Measurement: [32]byte{n}, Product: r.Product()}, Kind: attest.SGXQuote3, Machine: attest.Machine{PPID: q.Platform.PPID, Serial: q.Platform.Serial}, Quote: q, Decision: validate.Decision{Platform: fmt.Sprint("node ", n)}}
 }
 
 func reported(r channel.Role) channel.Peer {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 	"github.com/ehsm-kms/ehsm/internal/wire/overview"
@@ -169,12 +170,20 @@ func memberOf(p channel.Peer) overview.Member {
 		TCBGraceUntil: whole(p.Decision.TCBGraceUntil), CollateralGraceUntil: whole(p.Decision.CollateralGraceUntil),
 		EvidenceUntil: whole(p.Until), Attested: whole(p.Attested),
 	}
-	if q := p.Quote; q != nil {
+	if p.Kind != 0 {
 		m.Evidence, m.Platform = overview.ByQuote, "sgx"
+		m.Machine, m.PPID, m.Serial = overview.Clean(p.Decision.Platform, overview.MaxText), manifest.PPID(p.Machine.PPID), p.Machine.Serial
+	}
+	switch p.Kind {
+	case attest.TDXQuote4, attest.TDXQuote5:
+		m.Platform = "tdx"
+	case attest.SNPReport:
+		m.Platform = "snp"
+	}
+	if q := p.Quote; q != nil {
 		if q.Simulated {
 			m.Platform = "sim"
 		}
-		m.Machine, m.PPID, m.Serial = overview.Clean(p.Decision.Platform, overview.MaxText), manifest.PPID(q.Platform.PPID), q.Platform.Serial
 		m.TCBStatus = overview.Clean(q.Status.String(), overview.MaxText)
 		for _, a := range q.Advisories[:min(len(q.Advisories), overview.MaxAdvisories)] {
 			m.Advisories = append(m.Advisories, overview.Clean(a, overview.MaxText))

@@ -24,7 +24,7 @@ type Self struct {
 	attester tee.Attester
 
 	mu      sync.Mutex
-	machine *verify.Platform
+	machine *attest.Machine
 }
 
 // NewSelf returns the program of a role on its platform. attester makes its quotes,
@@ -47,9 +47,9 @@ func (s *Self) admitted(ctx context.Context, d *Domain) error {
 	return d.admits(s.role, s.platform.Identity(), machine)
 }
 
-// own asks the platform once for a quote, which goes nowhere, and returns what its
-// PCK certificate says of the machine.
-func (s *Self) own(ctx context.Context, d *Domain) (*verify.Platform, error) {
+// own asks the platform once for evidence, which goes nowhere, and returns what it
+// says of the machine.
+func (s *Self) own(ctx context.Context, d *Domain) (*attest.Machine, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.machine != nil || s.attester == nil {
@@ -59,7 +59,7 @@ func (s *Self) own(ctx context.Context, d *Domain) (*verify.Platform, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the own machine: %w", err)
 	}
-	machine, err := machineIn(e.Quote)
+	machine, err := machineIn(e)
 	if err != nil {
 		return nil, fmt.Errorf("look at the own machine: %w", err)
 	}
@@ -67,18 +67,28 @@ func (s *Self) own(ctx context.Context, d *Domain) (*verify.Platform, error) {
 	return s.machine, nil
 }
 
-func machineIn(b []byte) (verify.Platform, error) {
-	q, err := quote.Parse(b)
-	if err != nil {
-		return verify.Platform{}, err
+// machineIn reads the machine in evidence, which is not verified. Errors: those of
+// the parsers.
+func machineIn(e attest.Evidence) (attest.Machine, error) {
+	if e.Kind != attest.SGXQuote3 {
+		return guestMachine(e)
 	}
-	chain, err := q.Certificates()
+	q, err := quote.Parse(e.Quote)
 	if err != nil {
-		return verify.Platform{}, err
+		return attest.Machine{}, err
+	}
+	return machineOfChain(q.Certificates())
+}
+
+// machineOfChain reads the PCK certificate of a chain, leaf first.
+func machineOfChain(chain [][]byte, err error) (attest.Machine, error) {
+	if err != nil {
+		return attest.Machine{}, err
 	}
 	pck, err := x509.ParseCertificate(chain[0])
 	if err != nil {
-		return verify.Platform{}, err
+		return attest.Machine{}, err
 	}
-	return verify.PlatformOf(pck)
+	p, err := verify.PlatformOf(pck)
+	return attest.Machine{PPID: p.PPID, Serial: p.Serial}, err
 }

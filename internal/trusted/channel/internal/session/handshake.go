@@ -272,7 +272,9 @@ func judge(ctx context.Context, cfg *Config, method Method, t *ticket, role Role
 	if v.Identity.Product != role.Product() { // check: role-product
 		return Peer{}, fmt.Errorf("%w: product %d is not a %s", ErrEvidence, v.Identity.Product, role)
 	}
-	return Peer{Role: role, Identity: v.Identity, Decision: v.Decision, Machine: v.Machine, Quote: v.Quote, Attested: c.Now, Until: v.Until}, nil
+	return Peer{
+		Role: role, Identity: v.Identity, Decision: v.Decision, Kind: v.Kind, Machine: v.Machine, Quote: v.Quote, Attested: c.Now, Until: v.Until,
+	}, nil
 }
 
 // acceptance is what a side sends that has accepted the other.

@@ -237,8 +237,9 @@ type Peer struct {
 	Role     Role
 	Identity tee.Identity // the program, as its platform measured it
 	Decision validate.Decision
-	// Machine is what the evidence names of the peer's machine; zero on a local
-	// channel.
+	// Kind is that of the evidence, and Machine what it names of the peer's machine;
+	// both zero on a local channel.
+	Kind    attest.Kind
 	Machine attest.Machine
 	// Quote is what was verified of the peer's quote; nil on a local channel, and of
 	// SEV-SNP guests. Of TDX guests it has no Report.
@@ -269,6 +270,7 @@ type Claim struct {
 type Verdict struct {
 	Identity tee.Identity
 	Decision validate.Decision
+	Kind     attest.Kind
 	Machine  attest.Machine
 	Quote    *verify.Result
 	Until    time.Time
