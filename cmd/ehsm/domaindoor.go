@@ -138,8 +138,9 @@ func (v *visit) pin() error {
 	return pinned("the dkeyserver", v.state, want)
 }
 
-// ask sends a request and has take read its payload before the signature is
-// verified, as the first answer brings the key. Nothing may be shown before.
+// ask sends a request, verifies the answer and has take read its payload. Only the
+// first answer is read before it is verified: it brings the genesis, whose hash is
+// the domain id, with the key.
 func (v *visit) ask(ctx context.Context, k overview.DoorKind, body []byte, take func(payload []byte) error) error {
 	stop := context.AfterFunc(ctx, func() { v.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -156,18 +157,21 @@ func (v *visit) ask(ctx context.Context, k overview.DoorKind, body []byte, take 
 	if err != nil {
 		return err
 	}
-	if !a.Refused {
+	first := v.state == nil && !a.Refused
+	if first {
 		if err := take(a.Payload); err != nil {
 			return err
 		}
 	}
-	if err := v.verify(a, q); err != nil {
+	switch err := v.verify(a, q); {
+	case err != nil:
 		return err
-	}
-	if a.Refused {
+	case a.Refused:
 		return fmt.Errorf("%w: %s", overview.ErrRefused, overview.Cut(string(a.Payload)))
+	case first:
+		return nil
 	}
-	return nil
+	return take(a.Payload)
 }
 
 // verify checks the signature of an answer.

@@ -171,11 +171,18 @@ func (v *statusView) waitingText() string {
 		if m.Was != "" {
 			was = fmt.Sprintf(" (was %s)", m.Was)
 		}
-		fmt.Fprintf(w, "  %d\tPPID %s%s\tsince %s\tlast %s\t%d times\tfrom %s\n", i+1, m.PPID, was, m.First.Format("2006-01-02 15:04"), v.ago(m.Last), m.Times, orNothing(m.From))
+		fmt.Fprintf(w, "  %d\tPPID %s%s\tsince %s\tlast %s\t%s\t%s\n", i+1, m.PPID, was, m.First.Format("2006-01-02 15:04"), v.ago(m.Last), timesText(m.Times), m.From)
 	}
 	w.Flush()
 	b.WriteString("  to let one in: ehsm domain admit --waiting NUMBER --name NAME\n")
 	return b.String()
+}
+
+func timesText(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // ago is a date in the past, in words.

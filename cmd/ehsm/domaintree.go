@@ -64,10 +64,12 @@ func (v *machineView) title() string {
 	if name == "" {
 		name = "a machine that is not known"
 	}
-	for _, m := range v.members {
-		if m.TCBStatus != "" || m.Evidence == overview.ByItself {
-			return name + "  " + strings.TrimSpace(m.Platform+" "+m.TCBStatus)
-		}
+	i := slices.IndexFunc(v.members, func(m overview.Member) bool { return m.TCBStatus != "" })
+	switch {
+	case i >= 0:
+		return name + "  " + v.members[i].Platform + " " + v.members[i].TCBStatus
+	case len(v.members) > 0:
+		return name + "  " + v.members[0].Platform
 	}
 	return name
 }
@@ -132,7 +134,7 @@ func (v *statusView) keyText(m *overview.Member) string {
 // leaseText is for how long a program may go on without the others. A dkeyserver
 // has no lease.
 func leaseText(m *overview.Member) string {
-	if m.Role == manifest.RoleDKeyServer || m.DomainKey == 0 {
+	if m.Role == manifest.RoleDKeyServer || m.DomainKey == 0 || m.State == overview.Removed {
 		return ""
 	}
 	left := time.Duration(m.LeaseSeconds)*time.Second - time.Duration(m.SeenSeconds)*time.Second

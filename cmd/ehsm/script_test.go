@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"acceptmachine": acceptancePlatform,
 			"reword":        reword,
 			"complete":      complete,
+			"door":          startDoor,
 			"alterjson":     alterJSON,
 			"setenv":        setenv,
 			"flip":          flip,
