@@ -181,7 +181,7 @@ func (d *Door) status(ctx context.Context, domain *Domain) *overview.Status {
 		Format: overview.Format, At: whole(domain.Now()), Server: d.Server,
 		Domain: overview.Domain{
 			ID: manifest.Hash(state.Domain), Mode: state.Settings.Mode, Root: state.Root, AllowSim: state.Settings.AllowSim,
-			AnyPlatform: state.Settings.AnyPlatform, LeaseHours: state.Settings.Lease,
+			AnyPlatform: state.Settings.AnyPlatform, HSMWithoutTEE: state.Settings.HSMWithoutTEE, LeaseHours: state.Settings.Lease,
 		},
 		Manifest: overview.Manifest{
 			Version: state.Version, Date: state.Date, Hash: state.Hash, Signers: domain.signers(),

@@ -51,7 +51,10 @@ type Domain struct {
 	Root        manifest.Root `json:"root"`
 	AllowSim    bool          `json:"allowSim,omitempty"`
 	AnyPlatform bool          `json:"anyPlatform,omitempty"`
-	LeaseHours  int           `json:"leaseHours"`
+	// HSMWithoutTEE is that of the settings: an HSM may stand on a machine without a
+	// TEE.
+	HSMWithoutTEE bool `json:"hsmWithoutTEE,omitempty"`
+	LeaseHours    int  `json:"leaseHours"`
 }
 
 // Manifest is the one in force.

@@ -112,6 +112,7 @@ func TestWarnings(t *testing.T) {
 		{"nothing", func(s *Status) { s.Members = nil }, ""},
 		{"simulation", func(s *Status) { s.Members, s.Domain.AllowSim = nil, true }, "simulation"},
 		{"any machine", func(s *Status) { s.Members, s.Domain.AnyPlatform = nil, true }, "any-platform"},
+		{"HSM without a TEE", func(s *Status) { s.Members, s.Domain.HSMWithoutTEE = nil, true }, "hsm-without-tee"},
 		{"one operator", func(s *Status) { s.Members, s.Manifest.Threshold = nil, 1 }, "one-operator"},
 		{"no key", func(s *Status) { s.Members, s.Key.Version = nil, 0 }, "no-domain-key"},
 		{"lost key", func(s *Status) { s.Members, s.Key = nil, Key{Lost: "removed"} }, "no-domain-key"},

@@ -35,6 +35,9 @@ func warnDomain(s *Status) (all []Warning) {
 	if s.Domain.AnyPlatform {
 		all = append(all, Warning{"any-platform", "any machine is admitted: an attestation key extracted from one is enough"})
 	}
+	if s.Domain.HSMWithoutTEE {
+		all = append(all, Warning{"hsm-without-tee", "the HSM may stand on a machine without a TEE: no protection against this host"})
+	}
 	if s.Domain.Mode == manifest.Production && s.Manifest.Threshold == 1 {
 		all = append(all, Warning{"one-operator", "one operator alone decides: whoever gets that key gets every key"})
 	}
