@@ -327,6 +327,9 @@ func TestChainRefusals(t *testing.T) {
 		}, []byte{1, 2}, ErrRecovery},
 		{"no recovery key", func(n *Statement) { n.Recovery = nil }, []byte{1, 2}, ErrRecovery},
 		{"other custodians", func(n *Statement) { n.Custodians = &Quorum{1, []Person{custodian("eve", 66)}} }, []byte{1, 2}, ErrRecovery},
+		{"other custodians, no recovery key", func(n *Statement) {
+			n.Custodians, n.Recovery = &Quorum{1, []Person{custodian("eve", 66)}}, nil
+		}, []byte{1, 2}, ErrRecovery},
 		{"recovery key that no TEE endorses", func(n *Statement) {
 			n.Custodians = &Quorum{1, []Person{custodian("dave", 4)}}
 			n.Recovery = &Recovery{PublicKey: bytes.Repeat([]byte{1}, 1216), Commitment: n.Recovery.Commitment}

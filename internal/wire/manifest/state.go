@@ -137,6 +137,8 @@ func (s *State) keeps(n *Statement) error {
 		return fmt.Errorf("%w: administrator", ErrFixed)
 	case s.Recovery != nil && reflect.DeepEqual(n.Recovery, s.Recovery) != reflect.DeepEqual(n.Custodians, s.Custodians):
 		return ErrRecovery
+	case s.Recovery != nil && n.Recovery == nil && n.Custodians != nil:
+		return fmt.Errorf("%w: custodians without a recovery key follow those who had one", ErrRecovery)
 	case n.Recovery != nil && !reflect.DeepEqual(n.Recovery, s.Recovery) && !ed25519.Verify(s.DomainKey, EndorsedText(s.Domain, n.Recovery, n.Custodians), n.Recovery.Endorsement):
 		return ErrEndorsed
 	}
