@@ -25,7 +25,8 @@ them needs a service. docs/domain.md has the whole ceremony.`,
 		Example: `  ehsm domain keygen --duty operator --name alice --out alice.key
   ehsm domain show /var/lib/ehsm/domain`,
 	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a),
-		newDomainStatus(a), newDomainNodes(a), newDomainAdmit(a), newDomainRemove(a), newDomainSubmit(a))
+		newDomainStatus(a), newDomainNodes(a), newDomainAdmit(a), newDomainRemove(a), newDomainSubmit(a),
+		newDomainBackup(a), newDomainCustodian(a))
 }
 
 func newDomainKeygen(a *app) *cobra.Command {

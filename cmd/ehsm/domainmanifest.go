@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"time"
 
@@ -208,7 +209,17 @@ func (a *app) editManifest(doc *document, e *edits, out string) error {
 		return manifestHint(err)
 	}
 	a.tellChanges(changesOf(doc, next))
-	return a.writeBytes(out, b)
+	if err := a.writeBytes(out, b); err != nil || doc.draft != nil || !needsRecovery(doc.state, terms) {
+		return err
+	}
+	a.warn("a TEE makes the recovery key of the custodians next: ehsm-dkeyserver recovery %s", out)
+	return nil
+}
+
+// needsRecovery reports whether terms have other custodians than those for whom the
+// recovery key of s was made.
+func needsRecovery(s *manifest.State, terms *manifest.Terms) bool {
+	return s.Recovery != nil && terms.Custodians != nil && !reflect.DeepEqual(terms.Custodians, s.Custodians)
 }
 
 // follow encodes the manifest that follows a document and has terms.
@@ -221,9 +232,15 @@ func follow(doc *document, terms *manifest.Terms) ([]byte, error) {
 		return nil, err
 	}
 	m.Statement.Terms = *terms
+	if !reflect.DeepEqual(terms.Custodians, doc.state.Custodians) {
+		m.Statement.Recovery = nil // those who have shares of it are others
+	}
 	b, err := m.Encode()
 	if err != nil {
 		return nil, err
 	}
-	return b, doc.state.Leads(m, time.Now())
+	if err := doc.state.Leads(m, time.Now()); !errors.Is(err, manifest.ErrRecovery) || !needsRecovery(doc.state, terms) {
+		return b, err
+	}
+	return b, nil
 }
