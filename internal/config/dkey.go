@@ -49,7 +49,7 @@ func (c *DKeyServer) table() []setting {
 		{"EHSM_DKEYSERVER_HSM", "", "address of ehsm-hsm, for a domain whose root is hsm, and for no other: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.HSM)},
 		{"EHSM_DKEYSERVER_COLLATERAL", "", "file with the collateral of this machine's platform, which is sent to peers; read anew for each", text(&c.Collateral)},
 		{"EHSM_DKEYSERVER_DOOR", "", "path of the unix socket at which ehsm domain status, admit, remove and submit ask; none: there is none. Without a value it is door.sock in the domain's directory; none in an enclave, whose sockets do not reach the host", text(&c.Door)},
-		{"EHSM_DKEYSERVER_CONNECTIONS", "1024", "connections at a time; further ones are closed", number(&c.Connections, 16)},
+		{"EHSM_DKEYSERVER_CONNECTIONS", "1024", "connections at a time; when there are more, the oldest that has not proved itself yet is closed", number(&c.Connections, 16)},
 		{"EHSM_DKEYSERVER_HEARTBEAT", "5s", "of a worker: how often it asks the other dkeyserver for what is new", beat(&c.Heartbeat)},
 	}
 }
@@ -114,7 +114,7 @@ func (c *DKeyCache) table() []setting {
 		{"EHSM_DKEYCACHE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_DKEYCACHE_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
 		{"EHSM_DKEYCACHE_COLLATERAL", "", "file with the collateral of this machine's platform, which is sent to peers; read anew for each", text(&c.Collateral)},
-		{"EHSM_DKEYCACHE_CONNECTIONS", "256", "connections of cores at a time; further ones are closed", number(&c.Connections, 16)},
+		{"EHSM_DKEYCACHE_CONNECTIONS", "256", "connections of cores at a time; when there are more, the oldest that has not proved itself yet is closed", number(&c.Connections, 16)},
 		{"EHSM_DKEYCACHE_HEARTBEAT", "5s", "how often it asks its dkeyserver for what is new", beat(&c.Heartbeat)},
 	}
 }

@@ -183,6 +183,8 @@ type program struct {
 	waiting *Waiting
 	self    *Self
 	members *Members
+
+	connections int // of its server; 0: the default
 }
 
 func newProgram(t testing.TB, i int, r channel.Role, known *Known, h *Holder) *program {
@@ -224,7 +226,7 @@ func (p *program) serve(t testing.TB) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: p.self, Members: p.members}
+	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: p.self, Members: p.members, Connections: p.connections}
 	if p.role == channel.DKeyCache {
 		s.Join = func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p.machine, cfg)

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ehsm-kms/ehsm/internal/attest"
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
@@ -40,7 +40,8 @@ type Server struct {
 	// Hurry, if not nil, is called when a client wants a version of the DomainKey that
 	// is not here. It must not block.
 	Hurry func()
-	// Connections is how many may be open; further ones are closed. Default 1024.
+	// Connections is how many may be open; the oldest whose peer is not attested yet
+	// makes room for the newest. Default 1024.
 	Connections int
 }
 
@@ -58,7 +59,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.Members == nil {
 		s.Members = NewMembers(s.Self)
 	}
-	room, limit := make(chan struct{}, most), &channel.Limit{}
+	room, limit := newCrowd(most), &channel.Limit{}
 	var open sync.WaitGroup
 	defer open.Wait()
 	defer cancel()
@@ -73,21 +74,19 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			time.Sleep(10 * time.Millisecond) // too many files, say
 			continue
 		}
-		select {
-		case room <- struct{}{}:
-		default:
+		if !room.enter(conn) {
 			conn.Close()
 			continue
 		}
 		open.Go(func() {
-			defer func() { <-room }()
-			s.serve(ctx, conn, limit)
+			defer room.leave(conn)
+			s.serve(ctx, conn, limit, room)
 		})
 	}
 }
 
 // serve is the life of a connection.
-func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit) {
+func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit, room *crowd) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -95,15 +94,17 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit)
 	if err != nil {
 		return // it has shown nothing that is worth a line in the log
 	}
+	seen := &watched{Domain: d}
 	cfg := s.Channel
-	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy, cfg.Limit = s.Role, clients(s.Role), d.State().Domain, d, limit
+	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy, cfg.Limit = s.Role, clients(s.Role), d.State().Domain, seen, limit
 	changed := d.Changed()
 	c, err := s.Join(ctx, conn, &cfg)
 	if err != nil {
-		s.refuse(d, conn, err)
+		s.refuse(seen, conn, err)
 		return
 	}
 	defer c.Close()
+	room.member(conn)
 	p := c.Peer()
 	if failpoint.Hit("provision.joined", string(s.Role)) != nil {
 		return
@@ -146,13 +147,37 @@ func (s *Server) introduce(conn net.Conn) (*Domain, error) {
 	return nil, ErrMessage
 }
 
-// refuse notes who was not let in. Chips of AMD are named in the log only.
-func (s *Server) refuse(d *Domain, conn net.Conn, err error) {
+// refuse notes who was not let in.
+func (s *Server) refuse(seen *watched, conn net.Conn, err error) {
 	s.Log.Warn("peer refused", "from", conn.RemoteAddr().String(), "why", err.Error())
-	x, ok := errors.AsType[*channel.Stranger](err)
-	if ok && s.Waiting != nil && x.Machine.PPID != [16]byte{} {
-		s.Waiting.Add(verify.Platform{PPID: x.Machine.PPID, Serial: x.Machine.Serial}, conn.RemoteAddr().String(), d.Now())
+	if p, ok := seen.last(); ok && s.Waiting != nil && errors.Is(err, validate.ErrPlatform) {
+		s.Waiting.Add(p, conn.RemoteAddr().String(), seen.Now())
 	}
+}
+
+// watched is the policy of one connection. It keeps the machine that was judged
+// last, whose quote was genuine whatever became of it.
+type watched struct {
+	*Domain
+	mu      sync.Mutex
+	machine *verify.Platform
+}
+
+// Admitted implements channel.Policy.
+func (w *watched) Admitted(p verify.Platform) bool {
+	w.mu.Lock()
+	w.machine = &p
+	w.mu.Unlock()
+	return w.Domain.Admitted(p)
+}
+
+func (w *watched) last() (verify.Platform, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.machine == nil {
+		return verify.Platform{}, false
+	}
+	return *w.machine, true
 }
 
 // answerAll answers requests until the channel ends, and returns why it did.
@@ -172,15 +197,14 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 			return err
 		}
 		p := c.Peer()
-		last := s.admits(ctx, d, p)
+		answer, last := message{kind: refused, reason: removed}, s.admits(ctx, d, p)
 		if last != nil && !errors.Is(last, ErrRemoved) {
 			return last // of the platform: nobody has been taken out
 		}
-		var answer message
-		if last != nil { // check: peer-removed
-			answer = message{kind: refused, reason: removed}
-		} else if answer, err = s.answer(ctx, d, c, m, at); err != nil {
-			return err
+		if last == nil { // check: peer-removed
+			if answer, err = s.answer(ctx, d, c, m, at); err != nil {
+				return err
+			}
 		}
 		sending, stop := context.WithTimeoutCause(ctx, answerTime, channel.ErrTimeout)
 		err = c.Send(sending, answer.append(nil))
@@ -200,17 +224,17 @@ func (s *Server) admits(ctx context.Context, d *Domain, p channel.Peer) error {
 	if !errors.Is(err, ErrRemoved) { // as a dkeyserver has said
 		err = s.Self.admitted(ctx, d)
 	}
-	if err != nil && !errors.Is(err, ErrRemoved) {
+	switch {
+	case err == nil: // check: server-admitted
+		return d.admits(p.Role, p.Identity, machineOf(p))
+	case !errors.Is(err, ErrRemoved):
 		return err
 	}
-	if err != nil { // check: server-admitted
-		s.Holder.Lose(err)
-		if s.Role == channel.DKeyServer {
-			return fmt.Errorf("this dkeyserver is not admitted: %v", err) // not the peer
-		}
-		return err
+	s.Holder.Lose(err)
+	if s.Role == channel.DKeyServer {
+		return fmt.Errorf("this dkeyserver is not admitted: %v", err) // not the peer
 	}
-	return d.admits(p.Role, p.Identity, machineOf(p))
+	return err
 }
 
 // answer executes one request.
@@ -294,22 +318,19 @@ func keepAttested(ctx context.Context, d *Domain, c *channel.Conn, changed <-cha
 	}
 }
 
-// machineOf is the machine of a peer, nil on a local channel, where it is the own.
-func machineOf(p channel.Peer) *attest.Machine {
-	if p.Kind == 0 {
+func machineOf(p channel.Peer) *verify.Platform {
+	if p.Quote == nil {
 		return nil
 	}
-	return &p.Machine
+	return &p.Quote.Platform
 }
 
 func platformName(p channel.Peer) string {
 	switch {
+	case p.Quote == nil:
+		return "this machine"
 	case p.Decision.Platform != "":
 		return p.Decision.Platform
-	case p.Kind == 0:
-		return "this machine"
-	case p.Machine.Chip != [64]byte{}:
-		return fmt.Sprintf("%x", p.Machine.Chip)
 	}
-	return fmt.Sprintf("%x", p.Machine.PPID)
+	return fmt.Sprintf("%x", p.Quote.Platform.PPID)
 }
