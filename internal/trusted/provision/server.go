@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
+	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
 	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
@@ -94,13 +94,12 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit,
 	if err != nil {
 		return // it has shown nothing that is worth a line in the log
 	}
-	seen := &watched{Domain: d}
 	cfg := s.Channel
-	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy, cfg.Limit = s.Role, clients(s.Role), d.State().Domain, seen, limit
+	cfg.Role, cfg.PeerRoles, cfg.Domain, cfg.Policy, cfg.Limit = s.Role, clients(s.Role), d.State().Domain, d, limit
 	changed := d.Changed()
 	c, err := s.Join(ctx, conn, &cfg)
 	if err != nil {
-		s.refuse(seen, conn, err)
+		s.refuse(d, conn, err)
 		return
 	}
 	defer c.Close()
@@ -147,37 +146,13 @@ func (s *Server) introduce(conn net.Conn) (*Domain, error) {
 	return nil, ErrMessage
 }
 
-// refuse notes who was not let in.
-func (s *Server) refuse(seen *watched, conn net.Conn, err error) {
+// refuse notes who was not let in. Chips of AMD are named in the log only.
+func (s *Server) refuse(d *Domain, conn net.Conn, err error) {
 	s.Log.Warn("peer refused", "from", conn.RemoteAddr().String(), "why", err.Error())
-	if p, ok := seen.last(); ok && s.Waiting != nil && errors.Is(err, validate.ErrPlatform) {
-		s.Waiting.Add(p, conn.RemoteAddr().String(), seen.Now())
+	x, ok := errors.AsType[*channel.Stranger](err)
+	if ok && s.Waiting != nil && x.Machine.PPID != [16]byte{} {
+		s.Waiting.Add(verify.Platform{PPID: x.Machine.PPID, Serial: x.Machine.Serial}, conn.RemoteAddr().String(), d.Now())
 	}
-}
-
-// watched is the policy of one connection. It keeps the machine that was judged
-// last, whose quote was genuine whatever became of it.
-type watched struct {
-	*Domain
-	mu      sync.Mutex
-	machine *verify.Platform
-}
-
-// Admitted implements channel.Policy.
-func (w *watched) Admitted(p verify.Platform) bool {
-	w.mu.Lock()
-	w.machine = &p
-	w.mu.Unlock()
-	return w.Domain.Admitted(p)
-}
-
-func (w *watched) last() (verify.Platform, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.machine == nil {
-		return verify.Platform{}, false
-	}
-	return *w.machine, true
 }
 
 // answerAll answers requests until the channel ends, and returns why it did.
@@ -197,14 +172,15 @@ func (s *Server) answerAll(ctx context.Context, d *Domain, c *channel.Conn, chan
 			return err
 		}
 		p := c.Peer()
-		answer, last := message{kind: refused, reason: removed}, s.admits(ctx, d, p)
+		last := s.admits(ctx, d, p)
 		if last != nil && !errors.Is(last, ErrRemoved) {
 			return last // of the platform: nobody has been taken out
 		}
-		if last == nil { // check: peer-removed
-			if answer, err = s.answer(ctx, d, c, m, at); err != nil {
-				return err
-			}
+		var answer message
+		if last != nil { // check: peer-removed
+			answer = message{kind: refused, reason: removed}
+		} else if answer, err = s.answer(ctx, d, c, m, at); err != nil {
+			return err
 		}
 		sending, stop := context.WithTimeoutCause(ctx, answerTime, channel.ErrTimeout)
 		err = c.Send(sending, answer.append(nil))
@@ -224,17 +200,17 @@ func (s *Server) admits(ctx context.Context, d *Domain, p channel.Peer) error {
 	if !errors.Is(err, ErrRemoved) { // as a dkeyserver has said
 		err = s.Self.admitted(ctx, d)
 	}
-	switch {
-	case err == nil: // check: server-admitted
-		return d.admits(p.Role, p.Identity, machineOf(p))
-	case !errors.Is(err, ErrRemoved):
+	if err != nil && !errors.Is(err, ErrRemoved) {
 		return err
 	}
-	s.Holder.Lose(err)
-	if s.Role == channel.DKeyServer {
-		return fmt.Errorf("this dkeyserver is not admitted: %v", err) // not the peer
+	if err != nil { // check: server-admitted
+		s.Holder.Lose(err)
+		if s.Role == channel.DKeyServer {
+			return fmt.Errorf("this dkeyserver is not admitted: %v", err) // not the peer
+		}
+		return err
 	}
-	return err
+	return d.admits(p.Role, p.Identity, machineOf(p))
 }
 
 // answer executes one request.
@@ -318,19 +294,22 @@ func keepAttested(ctx context.Context, d *Domain, c *channel.Conn, changed <-cha
 	}
 }
 
-func machineOf(p channel.Peer) *verify.Platform {
-	if p.Quote == nil {
+// machineOf is the machine of a peer, nil on a local channel, where it is the own.
+func machineOf(p channel.Peer) *attest.Machine {
+	if p.Kind == 0 {
 		return nil
 	}
-	return &p.Quote.Platform
+	return &p.Machine
 }
 
 func platformName(p channel.Peer) string {
 	switch {
-	case p.Quote == nil:
-		return "this machine"
 	case p.Decision.Platform != "":
 		return p.Decision.Platform
+	case p.Kind == 0:
+		return "this machine"
+	case p.Machine.Chip != [64]byte{}:
+		return fmt.Sprintf("%x", p.Machine.Chip)
 	}
-	return fmt.Sprintf("%x", p.Quote.Platform.PPID)
+	return fmt.Sprintf("%x", p.Machine.PPID)
 }
