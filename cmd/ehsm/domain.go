@@ -26,6 +26,7 @@ them needs a service. docs/domain.md has the whole ceremony.`,
   ehsm domain show /var/lib/ehsm/domain`,
 	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a),
 		newDomainStatus(a), newDomainNodes(a), newDomainAdmit(a), newDomainRemove(a), newDomainSubmit(a),
+		newDomainRotate(a), newDomainCompromise(a), newDomainForget(a),
 		newDomainBackup(a), newDomainCustodian(a))
 }
 

@@ -152,6 +152,8 @@ type Member struct {
 	DomainKey    uint32 `json:"domainKey"` // newest version that it has; 0: none
 	LeaseSeconds uint32 `json:"leaseSeconds"`
 	SeenSeconds  uint32 `json:"seenSeconds"` // how long ago it was heard of last
+	// Rewrap is, of a core, what its manager says of the store.
+	Rewrap Rewrap `json:"rewrap,omitzero"`
 	// Address is where it connected from, by the word of the host of Via.
 	Address string `json:"address,omitempty"`
 }
