@@ -307,9 +307,14 @@ func (h *host) store(a *wire.Answer) wire.Outcome {
 		}
 	}
 	for _, w := range a.Writes {
-		if w.Remove {
+		switch {
+		case w.Remove:
 			h.remove(w.ID)
-		} else {
+		case w.Rewrapped:
+			row := h.rows[w.ID]
+			row.Sealed = w.Sealed
+			h.rows[w.ID] = row
+		default:
 			h.rows[w.ID] = w
 		}
 	}
