@@ -83,6 +83,7 @@ step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
 step "the README's commands" scripts/readme.sh
 step "the examples of docs/api.md" scripts/docs.sh
 step "the commands of docs/provisioning.md" scripts/provision.sh
+step "the commands of docs/hsm.md" scripts/hsm.sh
 
 echo
 echo "budget:"
