@@ -59,12 +59,18 @@ echo "split" | ehsm encrypt --key "$KEY" | ehsm decrypt
 
 stop_last
 echo "README: cluster"
-{ blocks README.md cluster; echo wait; } > "$tmp/cluster.sh"
+{ echo 'trap : TERM'; blocks README.md cluster; } > "$tmp/cluster.sh" # which ends when all that it has started has ended
 setsid bash -eu "$tmp/cluster.sh" > "$tmp/cluster.log" 2>&1 &
 pids+=("-$!")
-for n in 1 2 3; do reachable "https://127.0.0.1:900$n"; done
+for n in 0 1 2; do reachable "https://127.0.0.1:900$n"; done
+for _ in $(seq 100); do
+	! grep -q 'eHSM-KMS is ready' "$tmp/cluster.log" || break # and has written the profiles
+	sleep 0.1
+done
+cat "$tmp/cluster.log"
 { echo 'set -euo pipefail'; blocks README.md cluster-use; } > "$tmp/cluster-use.sh"
-bash "$tmp/cluster-use.sh" > "$tmp/use.txt"
+timeout 180 bash "$tmp/cluster-use.sh" > "$tmp/use.txt" 2> "$tmp/use.log" || { cat "$tmp"/{use.txt,use.log,cluster.log} >&2; exit 1; }
 cat "$tmp/use.txt"
-grep -qx "any node" "$tmp/use.txt" && grep -qx "refused, as it should be" "$tmp/use.txt"
+grep -Eqx ' *30 any node' "$tmp/use.txt" && grep -qx "refused, as it should be" "$tmp/use.txt"
+[ "$(tail -n 1 "$tmp/use.txt")" = "any node" ]
 echo "README: all commands work"

@@ -142,9 +142,11 @@ func (a *app) readyNodes(ctx context.Context, f devFlags, site *nodes.Site) erro
 		}
 		s.Nodes = append(s.Nodes, startedNode{Name: n.Name, URL: n.URL, Admitted: n.Admitted, Programs: programs})
 	}
-	for _, n := range s.Nodes {
+	for _, n := range site.Nodes {
 		if !n.Admitted {
-			a.warn("%s is not admitted by manifest %d, so its core has no keys and it does not serve", n.Name, site.Manifest)
+			a.warn("%s is not admitted by manifest %d: its core has no keys, and it does not serve", n.Name, site.Manifest)
+			a.warn("hint: %s domain admit --ppid %s --name %s --key %s --door %s", program(), n.Number, n.Name,
+				shellWord(filepath.Join(f.data, devOperator+".key")), shellWord(site.Door()))
 		}
 	}
 	if !f.noProfile {
@@ -233,6 +235,7 @@ func (s startedNodes) ideas() string {
 	if last := s.Nodes[len(s.Nodes)-1]; last.Profile != "" {
 		idea(program()+" key list --profile "+last.Profile, "every node has all keys")
 	}
+	idea(program()+" domain status --door $D/node1/domain/door.sock", "as its operator sees it")
 	idea("kill -9 $(cat $D/node1/dkeyserver.pid)", "the root: what runs does not need it")
 	idea("kill -9 $(cat $D/node*/*.pid)", "a power failure")
 	idea("kill -USR1 $(cat $D/dev.pid)", "starts again what has ended")

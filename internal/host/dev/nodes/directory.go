@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
 )
 
@@ -40,7 +41,7 @@ const (
 const maxSocket = 107
 
 // longestSocket is that of a directory.
-var longestSocket = filepath.Join("node1", domainDir, "door.sock.new")
+var longestSocket = filepath.Join("node1", domainDir, config.DoorFile)
 
 // ErrDirectory is returned for a directory in which no domain of nodes can be.
 var ErrDirectory = errors.New("this directory cannot be used")

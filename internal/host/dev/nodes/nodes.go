@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
@@ -94,6 +95,9 @@ type Program struct {
 	Name string // such as ehsm-core
 	PID  int    // 0: it has ended
 }
+
+// Door is the socket at which the root dkeyserver answers its operators.
+func (s *Site) Door() string { return filepath.Join(s.Nodes[0].path(domainDir), config.DoorFile) }
 
 // Programs lists what the node runs.
 func (n *Node) Programs() []Program {
