@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -46,12 +47,21 @@ type attendance struct {
 	peer    channel.Peer
 	address string
 	report  Report
-	id      overview.ID // zero until the peer has told it
+	rewrap  overview.Rewrap // of a core
+	id      overview.ID     // zero until the peer has told it
 }
 
 // arrive begins the attendance of a peer, which came from an address.
 func (a *Members) arrive(p channel.Peer, address string) *attendance {
 	return &attendance{all: a, peer: p, address: overview.Clean(address, overview.MaxText)}
+}
+
+// addressOf is where a peer came from, empty for a socket of the same machine.
+func addressOf(conn net.Conn) string {
+	if a := conn.RemoteAddr(); a.Network() != "unix" {
+		return a.String()
+	}
+	return ""
 }
 
 // heard takes note of a heartbeat, and of how the peer is judged now.
@@ -70,7 +80,7 @@ func (at *attendance) told(p channel.Peer, list []overview.Member) error {
 	if err := mayTell(p.Role, list); err != nil { // check: members-told
 		return err
 	}
-	at.peer, at.id = p, list[0].Instance
+	at.peer, at.id, at.rewrap = p, list[0].Instance, list[0].Rewrap
 	at.report.Manifest, at.report.Keys, at.report.Lease = list[0].Manifest, list[0].DomainKey, time.Duration(list[0].LeaseSeconds)*time.Second
 	at.all.mu.Lock()
 	defer at.all.mu.Unlock()
@@ -102,6 +112,7 @@ func mayTell(r channel.Role, list []overview.Member) error {
 func (at *attendance) enter() *member {
 	m := memberOf(at.peer)
 	m.Instance, m.Via, m.State, m.Address = at.id, at.all.self.instance, overview.Connected, at.address
+	m.Rewrap = at.rewrap
 	m.Manifest, m.DomainKey, m.LeaseSeconds = at.report.Manifest, at.report.Keys, wholeSeconds(at.report.Lease)
 	return at.all.put(m, at.all.self.instance, time.Now())
 }
@@ -166,7 +177,7 @@ func (a *Members) put(m overview.Member, source overview.ID, seen time.Time) *me
 		have = &member{}
 		a.known[m.Instance] = have
 	}
-	if have.State != m.State || have.Manifest != m.Manifest || have.DomainKey != m.DomainKey || have.source != source {
+	if have.State != m.State || have.Rewrap != m.Rewrap || have.Manifest != m.Manifest || have.DomainKey != m.DomainKey || have.source != source {
 		a.revision++
 	}
 	have.Member, have.source, have.seen = m, source, seen
@@ -241,6 +252,9 @@ func (s *Self) member(ctx context.Context, d *Domain, h *Holder) overview.Member
 		Instance: s.instance, Via: s.instance, Role: string(s.role), State: overview.Connected, Evidence: overview.ByItself,
 		Platform: kindOfTEE(s.platform.Name(), s.platform.Simulated()), MREnclave: id.Measurement, MRSigner: id.Signer,
 		Product: id.Product, SVN: id.SVN, Debug: id.Debug, Manifest: r.Manifest, DomainKey: r.Keys, LeaseSeconds: wholeSeconds(r.Lease),
+	}
+	if r := s.rewrap.Load(); r != nil {
+		m.Rewrap = *r
 	}
 	if own, err := s.own(ctx, d); err == nil && own != nil {
 		m.PPID, m.Serial = manifest.PPID(own.PPID), own.Serial

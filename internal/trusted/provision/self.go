@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
@@ -22,6 +23,8 @@ type Self struct {
 	role     channel.Role
 	platform tee.Platform
 	attester tee.Attester
+
+	rewrap atomic.Pointer[overview.Rewrap] // of a core
 
 	mu      sync.Mutex
 	machine *attest.Machine
@@ -66,6 +69,10 @@ func (s *Self) own(ctx context.Context, d *Domain) (*attest.Machine, error) {
 	s.machine = &machine
 	return s.machine, nil
 }
+
+// Rewrapped has the program tell operators how far the records of its store are, by
+// the word of its manager.
+func (s *Self) Rewrapped(r overview.Rewrap) { s.rewrap.Store(&r) }
 
 // machineIn reads the machine in evidence, which is not verified. Errors: those of
 // the parsers.

@@ -20,6 +20,7 @@ type telling struct {
 type news struct {
 	members, manifest uint64
 	keys              uint32
+	rewrap            *overview.Rewrap
 }
 
 // begin starts a telling on a channel.
@@ -41,7 +42,7 @@ func (t *telling) end() {
 // and then.
 func (s *session) tell(ctx context.Context, every time.Duration) error {
 	t := &s.telling
-	now := news{manifest: s.domain.Manifest(), keys: s.Holder.version()}
+	now := news{manifest: s.domain.Manifest(), keys: s.Holder.version(), rewrap: s.Self.rewrap.Load()}
 	if s.Members != nil {
 		now.members = s.Members.state()
 	}
