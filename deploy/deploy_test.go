@@ -21,20 +21,85 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 )
 
+// A program has a configuration for each run-time.
+type program struct {
+	name    string
+	prefix  string // of its settings
+	product uint16
+	argv    []any
+	mounts  []mount
+	heap    string // MB, with EGo
+	size    string // of the enclave, with Gramine
+	env     map[string]rule
+}
+
+// A mount is a directory of the host.
+type mount struct {
+	source, target string
+	write          bool // EGo lets the program write there
+}
+
 const (
-	egoFile     = "ego/enclave.json"
-	gramineFile = "gramine/ehsm-core.manifest.template"
 	domainDir   = "/var/lib/ehsm/domain"
+	serverDir   = "/var/lib/ehsm/dkeyserver"
+	platformDir = "/var/lib/ehsm/platform"
 )
 
-// programSVN is the security version that cmd/ehsm-core is built with.
-func programSVN(t *testing.T) int {
-	t.Helper()
-	m := regexp.MustCompile(`(?m)^const svn = (\d+)$`).FindSubmatch(file(t, "../cmd/ehsm-core/main.go"))
-	if m == nil {
-		t.Fatal("cmd/ehsm-core has no constant svn")
+// programs are those that run in TEEs.
+func programs() []program {
+	return []program{
+		{"ehsm-core", "EHSM_CORE_", tee.ProductCore, []any{"ehsm-core"}, []mount{{domainDir, domainDir, false}}, "2048", "2G", map[string]rule{
+			"LISTEN":    matches(`tcp:127\.0\.0\.1:\d+`),
+			"DKEYCACHE": matches(`tcp:127\.0\.0\.1:\d+`),
+		}},
+		{"ehsm-dkeycache", "EHSM_DKEYCACHE_", tee.ProductDKeyCache, []any{"ehsm-dkeycache"}, []mount{{platformDir, "/platform", false}}, "512", "512M", map[string]rule{
+			"LISTEN":     matches(`tcp:127\.0\.0\.1:\d+`),
+			"SERVERS":    matches(`[0-9.]+:\d+`),
+			"DOMAIN_ID":  matches(`0{64}`), // to be replaced: the program refuses it
+			"COLLATERAL": is("/platform/collateral.json"),
+		}},
+		{"ehsm-dkeyserver", "EHSM_DKEYSERVER_", tee.ProductDKeyServer, []any{"ehsm-dkeyserver", "serve"}, []mount{{serverDir, "/dkeyserver", true}, {platformDir, "/platform", false}}, "1024", "1G", map[string]rule{
+			"LISTEN":     matches(`0\.0\.0\.0:\d+`),
+			"ROLE":       is("root"),
+			"DOMAIN":     is("/dkeyserver/domain"),
+			"COLLATERAL": is("/platform/collateral.json"),
+		}},
 	}
-	n, err := strconv.Atoi(string(m[1]))
+}
+
+// rules returns the variables of the program in an enclave, all of them required.
+func (p *program) rules(platform string) map[string]rule {
+	all := map[string]rule{p.prefix + "PLATFORM": is(platform), "GOMEMLIMIT": matches(`\d+MiB`)}
+	for name, r := range p.env {
+		all[p.prefix+name] = r
+	}
+	if platform == "gramine" && p.product == tee.ProductCore { // there are no local reports
+		all[p.prefix+"COLLATERAL"] = is("/platform/collateral.json")
+	}
+	return all
+}
+
+func (p *program) egoFile() string     { return "ego/" + p.name + "/enclave.json" }
+func (p *program) gramineFile() string { return "gramine/" + p.name + ".manifest.template" }
+
+// named returns the program of a name.
+func named(name string) program {
+	for _, p := range programs() {
+		if p.name == name {
+			return p
+		}
+	}
+	panic(name)
+}
+
+// svn is the security version that the program is built with.
+func (p *program) svn(t *testing.T) int {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^const svn = (\d+)$|launch\.Program\{.*SVN: (\d+)\}`).FindSubmatch(file(t, "../cmd/"+p.name+"/main.go"))
+	if m == nil {
+		t.Fatalf("cmd/%s has no security version", p.name)
+	}
+	n, err := strconv.Atoi(string(m[1]) + string(m[2]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,16 +146,6 @@ func between(least, most int64) rule {
 	}
 }
 
-// env are the variables of the program in an enclave, all of them required.
-func env(platform string) map[string]rule {
-	return map[string]rule{
-		"EHSM_CORE_PLATFORM": is(platform),
-		"EHSM_CORE_LISTEN":   matches(`tcp:127\.0\.0\.1:\d+`),
-		"EHSM_CORE_DOMAIN":   is("/domain"),
-		"GOMEMLIMIT":         matches(`\d+MiB`),
-	}
-}
-
 // apply checks settings against rules. Each setting needs a rule, so a new or
 // misspelled one is refused, and each rule a setting, so no default is relied on.
 func apply(rules map[string]rule, settings map[string]any) error {
@@ -110,32 +165,42 @@ func apply(rules map[string]rule, settings map[string]any) error {
 	return errors.Join(errs...)
 }
 
-func gramineRules(svn int) map[string]rule {
+// gramine returns the rules of the program's manifest.
+func (p *program) gramine(svn int) map[string]rule {
+	mounts := p.mounts
+	if p.product == tee.ProductCore {
+		mounts = append(mounts, mount{platformDir, "/platform", false})
+	}
+	allowed := []any{}
+	mounted := []any{
+		map[string]any{"path": "/lib64", "uri": "file:{{ gramine.runtimedir() }}"},
+		map[string]any{"path": "/" + p.name, "uri": "file:" + p.name},
+	}
+	for _, m := range mounts {
+		allowed = append(allowed, "file:"+m.source+"/")
+		mounted = append(mounted, map[string]any{"path": m.target, "uri": "file:" + m.source})
+	}
 	rules := map[string]rule{
 		"loader.entrypoint.uri":        is("file:{{ gramine.libos }}"),
-		"libos.entrypoint":             is("/ehsm-core"),
-		"loader.argv":                  is([]any{"ehsm-core"}),
+		"libos.entrypoint":             is("/" + p.name),
+		"loader.argv":                  is(p.argv),
 		"loader.log_level":             is("error"),
 		"loader.env.GODEBUG":           is("asyncpreemptoff=1"),
 		"sys.enable_sigterm_injection": is(true),
 		"sys.disallow_subprocesses":    is(true),
 		"sgx.debug":                    is(false),
-		"sgx.isvprodid":                is(int64(tee.ProductCore)),
+		"sgx.isvprodid":                is(int64(p.product)),
 		"sgx.isvsvn":                   is(int64(svn)),
 		"sgx.remote_attestation":       is("dcap"),
-		"sgx.enclave_size":             matches("[1-9]G"),
+		"sgx.enclave_size":             is(p.size),
 		"sgx.edmm_enable":              is(false),
 		"sgx.max_threads":              between(16, 256),
 		"sgx.file_check_policy":        is("strict"),
-		"sgx.trusted_files":            is([]any{"file:{{ gramine.libos }}", "file:{{ gramine.runtimedir() }}/", "file:ehsm-core"}),
-		"sgx.allowed_files":            is([]any{"file:" + domainDir + "/"}),
-		"fs.mounts": is([]any{
-			map[string]any{"path": "/lib64", "uri": "file:{{ gramine.runtimedir() }}"},
-			map[string]any{"path": "/ehsm-core", "uri": "file:ehsm-core"},
-			map[string]any{"path": "/domain", "uri": "file:" + domainDir},
-		}),
+		"sgx.trusted_files":            is([]any{"file:{{ gramine.libos }}", "file:{{ gramine.runtimedir() }}/", "file:" + p.name}),
+		"sgx.allowed_files":            is(allowed),
+		"fs.mounts":                    is(mounted),
 	}
-	for name, r := range env("gramine") {
+	for name, r := range p.rules("gramine") {
 		rules["loader.env."+name] = r
 	}
 	return rules
@@ -143,14 +208,14 @@ func gramineRules(svn int) map[string]rule {
 
 // checkGramine refuses a manifest that is not known to be safe. Expressions of
 // the template are in strings only, so it is TOML as it stands.
-func checkGramine(b []byte, svn int) error {
+func checkGramine(b []byte, p program, svn int) error {
 	var tree map[string]any
 	if _, err := toml.Decode(string(b), &tree); err != nil {
 		return err
 	}
 	settings := map[string]any{}
 	flatten("", tree, settings)
-	return apply(gramineRules(svn), settings)
+	return apply(p.gramine(svn), settings)
 }
 
 // flatten names the leaves of nested tables by their path.
@@ -165,7 +230,7 @@ func flatten(prefix string, tree map[string]any, out map[string]any) {
 }
 
 // checkEGo refuses an enclave.json that is not known to be safe.
-func checkEGo(b []byte, svn int) error {
+func checkEGo(b []byte, p program, svn int) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	var settings map[string]any
@@ -176,22 +241,26 @@ func checkEGo(b []byte, svn int) error {
 		return errors.New("bytes follow")
 	}
 	number := func(n int) rule { return is(json.Number(strconv.Itoa(n))) }
+	mounts := []any{}
+	for _, m := range p.mounts {
+		mounts = append(mounts, map[string]any{"source": m.source, "target": m.target, "type": "hostfs", "readOnly": !m.write})
+	}
 	return apply(map[string]rule{
-		"exe":             is("ehsm-core"),
+		"exe":             is(p.name),
 		"key":             is("signing-key.pem"),
 		"debug":           is(false),
 		"executableHeap":  is(false),
-		"productID":       number(int(tee.ProductCore)),
+		"productID":       number(int(p.product)),
 		"securityVersion": number(svn),
-		"heapSize":        is(json.Number("2048")),
+		"heapSize":        is(json.Number(p.heap)),
 		"files":           is([]any{}),
-		"mounts":          is([]any{map[string]any{"source": domainDir, "target": "/domain", "type": "hostfs", "readOnly": true}}),
-		"env":             checkEnv,
+		"mounts":          is(mounts),
+		"env":             func(v any) error { return checkEnv(v, p.rules("ego")) },
 	}, settings)
 }
 
 // checkEnv wants every variable once, with a value that is written here.
-func checkEnv(v any) error {
+func checkEnv(v any, rules map[string]rule) error {
 	list, _ := v.([]any)
 	settings := map[string]any{}
 	for _, e := range list {
@@ -203,25 +272,50 @@ func checkEnv(v any) error {
 		}
 		settings[name] = value
 	}
-	return apply(env("ego"), settings)
+	return apply(rules, settings)
 }
 
 func TestConfigurations(t *testing.T) {
-	svn := programSVN(t)
-	if err := checkGramine(file(t, gramineFile), svn); err != nil {
-		t.Errorf("%s: %v", gramineFile, err)
+	for _, p := range programs() {
+		if err := checkGramine(file(t, p.gramineFile()), p, p.svn(t)); err != nil {
+			t.Errorf("%s: %v", p.gramineFile(), err)
+		}
+		if err := checkEGo(file(t, p.egoFile()), p, p.svn(t)); err != nil {
+			t.Errorf("%s: %v", p.egoFile(), err)
+		}
 	}
-	if err := checkEGo(file(t, egoFile), svn); err != nil {
-		t.Errorf("%s: %v", egoFile, err)
+}
+
+// TestOneRoleEach has the configuration of each program refused for the others.
+func TestOneRoleEach(t *testing.T) {
+	for _, p := range programs() {
+		for _, other := range programs() {
+			if p.name == other.name {
+				continue
+			}
+			if checkGramine(file(t, p.gramineFile()), other, other.svn(t)) == nil || checkEGo(file(t, p.egoFile()), other, other.svn(t)) == nil {
+				t.Errorf("the configuration of %s will do for %s", p.name, other.name)
+			}
+		}
 	}
 }
 
 // TestMutatedConfigurations makes each file insecure in one place.
 func TestMutatedConfigurations(t *testing.T) {
-	svn := programSVN(t)
+	core := named("ehsm-core")
+	egoFile, gramineFile := core.egoFile(), core.gramineFile()
+	cache, server := named("ehsm-dkeycache"), named("ehsm-dkeyserver")
+	owner := func(path string) program {
+		for _, p := range programs() {
+			if path == p.egoFile() || path == p.gramineFile() {
+				return p
+			}
+		}
+		panic(path)
+	}
 	for _, row := range []struct {
 		name     string
-		check    func([]byte, int) error
+		check    func([]byte, program, int) error
 		file     string
 		old, new string // empty old: new is put before everything
 		text     string
@@ -256,9 +350,9 @@ func TestMutatedConfigurations(t *testing.T) {
 		{"gramine: other version", checkGramine, gramineFile, "sgx.isvsvn = 1", "sgx.isvsvn = 0", "sgx.isvsvn"},
 		{"gramine: all files", checkGramine, gramineFile, `"strict"`, `"allow_all_but_log"`, "sgx.file_check_policy"},
 		{"gramine: unmeasured program", checkGramine, gramineFile, "  \"file:ehsm-core\",\n", "", "sgx.trusted_files"},
-		{"gramine: more files of the host", checkGramine, gramineFile, `["file:/var/lib/ehsm/domain/"]`, `["file:/var/lib/ehsm/domain/", "file:/"]`, "sgx.allowed_files"},
+		{"gramine: more files of the host", checkGramine, gramineFile, `["file:/var/lib/ehsm/domain/"`, `["file:/", "file:/var/lib/ehsm/domain/"`, "sgx.allowed_files"},
 		{"gramine: mount of the host", checkGramine, gramineFile, "  { path = \"/ehsm-core\"", "  { path = \"/etc\", uri = \"file:/etc\" },\n  { path = \"/ehsm-core\"", "fs.mounts"},
-		{"gramine: seal key used twice", checkGramine, gramineFile, `{ path = "/domain", uri`, `{ type = "encrypted", key_name = "_sgx_mrsigner", path = "/domain", uri`, "fs.mounts"},
+		{"gramine: seal key used twice", checkGramine, gramineFile, `{ path = "/platform", uri`, `{ type = "encrypted", key_name = "_sgx_mrsigner", path = "/platform", uri`, "fs.mounts"},
 		{"gramine: no threads", checkGramine, gramineFile, "max_threads = 64", "max_threads = 4", "sgx.max_threads"},
 		{"gramine: no TOML", checkGramine, gramineFile, "", "sgx.debug = false = true", "toml"},
 		{"gramine: said twice", checkGramine, gramineFile, "", "sgx.debug = false", "toml"},
@@ -277,11 +371,26 @@ func TestMutatedConfigurations(t *testing.T) {
 		{"ego: one more variable", checkEGo, egoFile, `{ "name": "GOMEMLIMIT"`, `{ "name": "GODEBUG", "value": "x" }, { "name": "GOMEMLIMIT"`, "no rule allows it"},
 		{"ego: simulated platform", checkEGo, egoFile, `"value": "ego"`, `"value": "sim"`, "EHSM_CORE_PLATFORM"},
 		{"ego: reached from outside", checkEGo, egoFile, "tcp:127.0.0.1", "tcp:0.0.0.0", "EHSM_CORE_LISTEN"},
-		{"ego: root of the host", checkEGo, egoFile, `"target": "/domain"`, `"target": "/"`, "mounts"},
+		{"ego: root of the host", checkEGo, egoFile, `"target": "/var/lib/ehsm/domain"`, `"target": "/"`, "mounts"},
 		{"ego: writable mount", checkEGo, egoFile, `"readOnly": true`, `"readOnly": false`, "mounts"},
 		{"ego: embedded files", checkEGo, egoFile, `"files": []`, `"files": [{"source": "x", "target": "/x"}]`, "files"},
 		{"ego: other program", checkEGo, egoFile, `"exe": "ehsm-core"`, `"exe": "sh"`, "exe"},
 		{"ego: unknown member", checkEGo, egoFile, `"files": []`, `"files": [], "insecure": true`, "no rule allows it"},
+		{"dkeycache on gramine: debug", checkGramine, cache.gramineFile(), "sgx.debug = false", "sgx.debug = true", "sgx.debug"},
+		{"dkeycache on gramine: product of a core", checkGramine, cache.gramineFile(), "sgx.isvprodid = 2", "sgx.isvprodid = 1", "sgx.isvprodid"},
+		{"dkeycache on gramine: a domain", checkGramine, cache.gramineFile(), `DOMAIN_ID = "0`, `DOMAIN_ID = "1`, "DOMAIN_ID"},
+		{"dkeycache on gramine: cores of other machines", checkGramine, cache.gramineFile(), "tcp:127.0.0.1:9102", "tcp:0.0.0.0:9102", "LISTEN"},
+		{"dkeycache on gramine: names of hosts", checkGramine, cache.gramineFile(), "192.0.2.1:8888", "dkeyserver:8888", "SERVERS"},
+		{"dkeycache on ego: debug", checkEGo, cache.egoFile(), `"debug": false`, `"debug": true`, "debug"},
+		{"dkeycache on ego: product of a core", checkEGo, cache.egoFile(), `"productID": 2`, `"productID": 1`, "productID"},
+		{"dkeycache on ego: writes", checkEGo, cache.egoFile(), `"readOnly": true`, `"readOnly": false`, "mounts"},
+		{"dkeyserver on gramine: debug", checkGramine, server.gramineFile(), "sgx.debug = false", "sgx.debug = true", "sgx.debug"},
+		{"dkeyserver on gramine: product of a dkeycache", checkGramine, server.gramineFile(), "sgx.isvprodid = 3", "sgx.isvprodid = 2", "sgx.isvprodid"},
+		{"dkeyserver on gramine: makes a domain at each start", checkGramine, server.gramineFile(), `"serve"]`, `"init", "/dkeyserver/draft.json"]`, "loader.argv"},
+		{"dkeyserver on gramine: all of the host's state", checkGramine, server.gramineFile(), "file:/var/lib/ehsm/dkeyserver\"", "file:/var/lib/ehsm\"", "fs.mounts"},
+		{"dkeyserver on ego: debug", checkEGo, server.egoFile(), `"debug": false`, `"debug": true`, "debug"},
+		{"dkeyserver on ego: product of a dkeycache", checkEGo, server.egoFile(), `"productID": 3`, `"productID": 2`, "productID"},
+		{"dkeyserver on ego: variable of the host", checkEGo, server.egoFile(), `"EHSM_DKEYSERVER_ROLE", "value": "root"`, `"EHSM_DKEYSERVER_ROLE", "fromHost": true`, "want a name and a value"},
 		{"ego: no JSON", checkEGo, egoFile, "", "{", "invalid character"},
 	} {
 		b := file(t, row.file)
@@ -295,7 +404,8 @@ func TestMutatedConfigurations(t *testing.T) {
 			}
 			b = changed
 		}
-		if err := row.check(b, svn); err == nil || !strings.Contains(err.Error(), row.text) {
+		p := owner(row.file)
+		if err := row.check(b, p, p.svn(t)); err == nil || !strings.Contains(err.Error(), row.text) {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.text)
 		}
 	}
@@ -303,7 +413,7 @@ func TestMutatedConfigurations(t *testing.T) {
 
 // TestNoKeyIsHere looks for signing keys beside the configurations.
 func TestNoKeyIsHere(t *testing.T) {
-	for _, dir := range []string{".", "ego", "gramine"} {
+	for _, dir := range []string{".", "ego", "ego/ehsm-core", "ego/ehsm-dkeycache", "ego/ehsm-dkeyserver", "gramine", "systemd"} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)

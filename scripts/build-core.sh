@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
-# Builds ehsm-core, which is what a TEE measures, so that whoever has this source
-# gets the same bytes: the toolchain that go.mod names, pinned modules, no paths,
+# Builds the programs that TEEs measure, ehsm-core, ehsm-dkeycache and
+# ehsm-dkeyserver, so that whoever has this source gets the same bytes: the toolchain that go.mod names, pinned modules, no paths,
 # no version control stamp, nothing of the caller's environment.
 #
 # Usage: scripts/build-core.sh [OUTDIR]     default: bin/measured
 #
-# Writes OUTDIR/VARIANT/ehsm-core and OUTDIR/measurements.json, and prints for
-# each variant its SHA-256 and its measurement (MRENCLAVE) on the simulated platform.
+# Writes OUTDIR/VARIANT/PROGRAM and OUTDIR/measurements.json, and prints for each
+# of them its SHA-256 and its measurement (MRENCLAVE) on the simulated platform.
 # Those of SGX depend on the run-time and its configuration too; `gramine-sgx-sign`
 # and `ego uniqueid` print them.
 # Variants, of which EHSM_VARIANTS (default "default tsm") names some:
 #   default  platforms gramine and sim: pure Go, position independent as Gramine
 #            wants it
-#   tsm      platforms tsm, gramine and sim: pure Go, static
+#   tsm      platforms tsm, gramine and sim, and the verifiers of guests: pure Go,
+#            static
 #   ego      platforms ego, gramine and sim: needs ego-go of EGo 1.9 and its C
 #            compiler; the same bytes only where both are the same
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-bin/measured}
 variants=${EHSM_VARIANTS:-default tsm}
+programs="ehsm-core ehsm-dkeycache ehsm-dkeyserver"
 toolchain=$(sed -n 's/^toolchain //p' go.mod)
 [ -n "$toolchain" ] || { echo "go.mod names no toolchain" >&2; exit 1; }
 ldflags="-s -w -buildid="
@@ -59,9 +61,11 @@ build() { # VARIANT
 		go=ego-go cgo=1
 	fi
 	mkdir -p "$out/$1"
-	"${clean[@]}" CGO_ENABLED=$cgo "$go" build -trimpath -buildvcs=false -ldflags="$ldflags" "$own" -o "$out/$1/ehsm-core" ./cmd/ehsm-core
+	local p packages=()
+	for p in $programs; do packages+=("./cmd/$p"); done
+	"${clean[@]}" CGO_ENABLED=$cgo "$go" build -trimpath -buildvcs=false -ldflags="$ldflags" "$own" -o "$out/$1/" "${packages[@]}"
 	# Modes are no part of what is measured, but of archives.
-	chmod 0755 "$out/$1/ehsm-core"
+	for p in $programs; do chmod 0755 "$out/$1/$p"; done
 }
 
 # source says what was built, where version control knows it.
@@ -72,24 +76,26 @@ clean_tree=false
 entries= separator=
 for v in $variants; do
 	build "$v"
-	sum=$(sha256sum "$out/$v/ehsm-core" | cut -d' ' -f1)
-	built=$(go version "$out/$v/ehsm-core" | sed 's/.*: //')
-	simulated=$(measure "$out/$v/ehsm-core")
-	[ -n "$simulated" ] || { echo "ehsm-simtee measures nothing of $out/$v/ehsm-core" >&2; exit 1; }
-	printf '%-8s SHA-256              %s\n%-8s simulated MRENCLAVE  %s\n' "$v" "$sum" "$v" "$simulated"
-	entries+=$(cat <<END
+	for p in $programs; do
+		sum=$(sha256sum "$out/$v/$p" | cut -d' ' -f1)
+		built=$(go version "$out/$v/$p" | sed 's/.*: //')
+		simulated=$(measure "$out/$v/$p")
+		[ -n "$simulated" ] || { echo "ehsm-simtee measures nothing of $out/$v/$p" >&2; exit 1; }
+		printf '%-8s %-16s SHA-256              %s\n%-8s %-16s simulated MRENCLAVE  %s\n' "$v" "$p" "$sum" "$v" "$p" "$simulated"
+		entries+=$(cat <<END
 $separator
     {
       "variant": "$v",
-      "file": "$v/ehsm-core",
+      "file": "$v/$p",
       "sha256": "$sum",
       "simulatedMRENCLAVE": "$simulated",
       "go": "$built",
       "flags": "-trimpath -buildvcs=false -ldflags='$ldflags' $(flags "$v")"
     }
 END
-	)
-	separator=,
+		)
+		separator=,
+	done
 done
 cat > "$out/measurements.json" <<END
 {

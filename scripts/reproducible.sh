@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the measured binary twice and compares the bytes: from two copies of the
+# Builds the measured binaries twice and compares the bytes: from two copies of the
 # tree under different paths, with different umask, home, environment and time.
 #
 # Usage: scripts/reproducible.sh [cold]
@@ -37,7 +37,7 @@ echo "second build, elsewhere"
 (umask 077; HOME=$tmp/home-b USER=b TZ=Asia/Tokyo LC_ALL=C.UTF-8 GOFLAGS=-tags=unwanted GOAMD64=v3 CGO_ENABLED=1 \
 	build "$b" "${cache:-$tmp/cache-b}")
 
-for f in $(cd "$a/out" && find . -name ehsm-core); do
+for f in $(cd "$a/out" && find . -name "ehsm-*"); do
 	cmp "$a/out/$f" "$b/out/$f"
 	for path in "$tmp" "$PWD" "$modules"; do
 		if grep -qaF "$path" "$a/out/$f"; then
