@@ -220,6 +220,12 @@ func (p *program) channel(t testing.TB) channel.Config {
 // serve starts the program's server and returns its address.
 func (p *program) serve(t testing.TB) string {
 	t.Helper()
+	return p.serveWith(t, func(*Server) {})
+}
+
+// serveWith is serve with a server that edit has changed.
+func (p *program) serveWith(t testing.TB, edit func(*Server)) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -232,6 +238,7 @@ func (p *program) serve(t testing.TB) string {
 			return local.Server(ctx, conn, p.machine, cfg)
 		}
 	}
+	edit(s)
 	go func() { done <- s.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
