@@ -56,6 +56,9 @@ type statusView struct {
 	Pinned   bool               `json:"pinned"` // the domain is the one that the caller named
 	Warnings []overview.Warning `json:"warnings"`
 	trust    string
+	settings *manifest.Settings
+	records  overview.Rewrap
+	told     bool // records was
 }
 
 func (a *app) viewStatus(ctx context.Context, d *door) (*statusView, error) {
@@ -68,7 +71,9 @@ func (a *app) viewStatus(ctx context.Context, d *door) (*statusView, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &statusView{s, v.signed, v.pinned, s.Warnings(), v.trust()}, nil
+	view := &statusView{Status: s, Signed: v.signed, Pinned: v.pinned, Warnings: s.Warnings(), trust: v.trust(), settings: &v.state.Settings}
+	view.records, view.told = s.Rewrap()
+	return view, nil
 }
 
 func (a *app) showStatus(ctx context.Context, d *door) error {
@@ -117,7 +122,10 @@ func (v *statusView) text() string {
 	m := &v.Manifest
 	line("manifest", "%d of %s, %s", m.Version, m.Date.Format("2006-01-02"), signedText(m.Signers))
 	line("next one", "%s", quorumText(m))
-	line("DomainKey", "%s", versionText(v.Key.Version))
+	line("DomainKey", "%s", keyText(&v.Key, v.settings))
+	if text := recordsText(v.records, v.told, v.settings); text != "" {
+		line("records", "%s", text)
+	}
 	line("answered by", "dkeyserver (%s), release %s, up %s", v.Server.Kind, v.Server.Release, overview.Words(max(v.At.Sub(v.Server.Started), 0)))
 	line("answer", "%s", v.trust)
 	w.Flush()

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
+)
+
+func rotated(version uint32) *manifest.Settings {
+	return &manifest.Settings{DomainKey: manifest.DomainKey{Version: version}}
+}
+
+func TestRecordsText(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		r    overview.Rewrap
+		told bool
+		s    *manifest.Settings
+		want string
+	}{
+		{"never rotated", overview.Rewrap{Floor: 1, Done: 1}, true, &manifest.Settings{}, ""},
+		{"nobody tells", overview.Rewrap{}, false, rotated(2), "not under version 2 yet: it is given to all programs first"},
+		{"given out", overview.Rewrap{Floor: 2, Done: 2}, true, rotated(3), "not under version 3 yet: it is given to all programs first"},
+		{"begun", overview.Rewrap{Floor: 2, Total: 400, Looked: 99}, true, rotated(2),
+			"[#####...................]  24 % wrapped under version 2, 99 of about 400 (by the word of the managers)"},
+		{"no records", overview.Rewrap{Floor: 2}, true, rotated(2),
+			"[........................]   0 % wrapped under version 2, 0 of about 0 (by the word of the managers)"},
+		{"more than there were", overview.Rewrap{Floor: 2, Total: 10, Looked: 20}, true, rotated(2),
+			"[########################] 100 % wrapped under version 2, 20 of about 10 (by the word of the managers)"},
+		{"done", overview.Rewrap{Floor: 2, Done: 2, Total: 9, Looked: 9}, true, rotated(2), "all wrapped under version 2"},
+		{"done but for some", overview.Rewrap{Floor: 2, Done: 2, Total: 9, Looked: 9, Refused: 4}, true, rotated(2),
+			"all wrapped under version 2, but for 4 that are refused, such as those of keys that were deleted"},
+	} {
+		if got := recordsText(tt.r, tt.told, tt.s); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestKeyText(t *testing.T) {
+	s := &manifest.Settings{DomainKey: manifest.DomainKey{Version: 4, Compromised: []uint32{1, 2}, Forgotten: []uint32{1}}}
+	want := "version 3; version 4 is asked for; compromised: versions 1, 2; forgotten: version 1"
+	if got := keyText(&overview.Key{Version: 3}, s); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := keyText(&overview.Key{}, &manifest.Settings{}); got != "not here" {
+		t.Errorf("got %q, want %q", got, "not here")
+	}
+}
+
+func TestCompromised(t *testing.T) {
+	now := &manifest.Settings{DomainKey: manifest.DomainKey{Version: 3, Forgotten: []uint32{1}}}
+	for _, tt := range []struct {
+		version uint32
+		set     string // part of the change, or of the error
+		does    string
+	}{
+		{3, `settings.domainKey={"version":4,"compromised":[2,3],"forgotten":[1]}`, "marks versions 2, 3 of the DomainKey as compromised and asks for version 4"},
+		{2, `settings.domainKey={"version":3,"compromised":[2],"forgotten":[1]}`, "marks version 2 of the DomainKey as compromised"},
+		{1, "marked already", ""},
+		{4, "there is no version 4", ""},
+	} {
+		e, does, err := compromised(now, tt.version)
+		if err != nil {
+			if tt.does != "" || !strings.Contains(err.Error(), tt.set) {
+				t.Errorf("version %d: got error %v, want %q", tt.version, err, tt.set)
+			}
+			continue
+		}
+		if !slices.Equal(e.set, []string{tt.set}) || does != tt.does {
+			t.Errorf("version %d: got %q, %q, want %q, %q", tt.version, e.set, does, tt.set, tt.does)
+		}
+	}
+}
+
+func TestForgotten(t *testing.T) {
+	now := &manifest.Settings{DomainKey: manifest.DomainKey{Version: 3, Forgotten: []uint32{1}}}
+	for version, want := range map[uint32]string{1: "forgotten already", 3: "not an old one", 4: "not an old one"} {
+		if _, err := forgotten(now, version); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("version %d: got error %v, want %q", version, err, want)
+		}
+	}
+	e, err := forgotten(now, 2)
+	if want := `settings.domainKey={"version":3,"forgotten":[1,2]}`; err != nil || !slices.Equal(e.set, []string{want}) {
+		t.Errorf("got %v, %v, want %q", e, err, want)
+	}
+}
