@@ -30,7 +30,7 @@ func machines(s *overview.Status, all bool) []*machineView {
 	}
 	for _, m := range s.Members {
 		i := slices.IndexFunc(list, func(v *machineView) bool {
-			return m.PPID != manifest.PPID{} && m.PPID == v.ppid || m.Serial != "" && m.Serial == v.serial
+			return m.PPID != manifest.PPID{} && m.PPID == v.ppid || m.Serial != "" && m.Serial == v.serial || m.Machine != "" && m.Machine == v.name
 		})
 		if i < 0 {
 			i, list = len(list), append(list, &machineView{name: m.Machine, ppid: m.PPID, serial: m.Serial})
@@ -52,7 +52,7 @@ func machines(s *overview.Status, all bool) []*machineView {
 // superseded reports whether another program of the role runs on the machine.
 func superseded(s *overview.Status, m *overview.Member) bool {
 	return slices.ContainsFunc(s.Members, func(o overview.Member) bool {
-		return o.Role == m.Role && o.State == overview.Connected && o.PPID == m.PPID
+		return o.Role == m.Role && o.State == overview.Connected && o.PPID == m.PPID && o.Machine == m.Machine
 	})
 }
 
@@ -115,7 +115,7 @@ func stateText(m *overview.Member) string {
 }
 
 func (v *statusView) manifestText(m *overview.Member) string {
-	if m.Manifest < v.Manifest.Version {
+	if m.Manifest < v.Manifest.Version && m.State != overview.Removed {
 		return fmt.Sprintf("manifest %d (behind)", m.Manifest)
 	}
 	return fmt.Sprintf("manifest %d", m.Manifest)

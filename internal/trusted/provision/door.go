@@ -153,6 +153,9 @@ func (d *Door) execute(ctx context.Context, q *overview.DoorRequest) ([]byte, er
 // manifest.ErrVersion.
 func (d *Door) submit(domain *Domain, file []byte) (*overview.Submitted, error) {
 	newer, err := domain.Add([][]byte{bytes.Clone(file)})
+	if errors.Is(err, manifest.ErrPrevious) { // of another domain, say
+		_, err = domain.State().Next(file, domain.Now())
+	}
 	if err != nil {
 		d.Log.Warn("manifest at the door refused", "why", err.Error())
 		return nil, err

@@ -150,7 +150,7 @@ func TestWarnings(t *testing.T) {
 func TestWords(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 seconds", time.Second: "a second", 59 * time.Second: "59 seconds", 60 * time.Second: "a minute", 119 * time.Second: "a minute",
-		2 * time.Minute: "2 minutes", 119 * time.Minute: "119 minutes", 2 * time.Hour: "2 hours", 47 * time.Hour: "47 hours", 72 * time.Hour: "3 days",
+		2 * time.Minute: "2 minutes", 119 * time.Minute: "119 minutes", 2 * time.Hour: "2 hours", 71 * time.Hour: "71 hours", 72 * time.Hour: "3 days", -time.Second: "no time",
 	} {
 		if got := Words(d); got != want {
 			t.Errorf("%v: got %q, want %q", d, got, want)

@@ -110,7 +110,7 @@ func warnMembers(s *Status) (all []Warning) {
 // machine: it was started again.
 func (s *Status) replaced(m *Member) bool {
 	for i := range s.Members {
-		if o := &s.Members[i]; o.Role == m.Role && o.State == Connected && o.PPID == m.PPID {
+		if o := &s.Members[i]; o.Role == m.Role && o.State == Connected && o.PPID == m.PPID && o.Machine == m.Machine {
 			return true
 		}
 	}
@@ -140,18 +140,16 @@ func (m *Member) Place() string {
 // Words is a duration as people say it, such as "3 minutes".
 func Words(d time.Duration) string {
 	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		unit  time.Duration
+		name  string
+		least int
+	}{{24 * time.Hour, "day", 3}, {time.Hour, "hour", 2}, {time.Minute, "minute", 1}, {time.Second, "second", 0}} {
 		switch n := int(d / u.unit); {
-		case n >= 2:
+		case n == 1 && n >= u.least:
+			return "a " + u.name
+		case n >= u.least:
 			return fmt.Sprintf("%d %ss", n, u.name)
-		case n == 1 && u.unit == time.Minute:
-			return "a minute"
 		}
 	}
-	if n := int(d / time.Second); n != 1 {
-		return fmt.Sprintf("%d seconds", n)
-	}
-	return "a second"
+	return "no time"
 }
