@@ -218,6 +218,26 @@ func TestHSMRoot(t *testing.T) {
 		n.hsm = "unix:" + h.socket
 		server()
 	})
+	t.Run("rotation", func(t *testing.T) {
+		path, away := filepath.Join(n.path("domain"), bundle), filepath.Join(h.Dir, "away")
+		before := s.read(t, path)
+		rename(t, h.token, away)
+		printed := n.g.out.size()
+		s.change(t, n, func(m *manifest.Settings) { m.DomainKey.Version = 2 })
+		n.said(t, printed, noHalf)
+		opens(t, tenant, key, sealedBy(t, tenant, key))
+		if !bytes.Equal(s.read(t, path), before) {
+			t.Error("the bundle was written without the HSM")
+		}
+		rename(t, away, h.token)
+		n.said(t, printed, `the DomainKey has a new version.*version=2`)
+		if bytes.Equal(s.read(t, path), before) {
+			t.Error("the bundle was not written")
+		}
+		n.parts[partServer].kill()
+		server()
+		opens(t, tenant, key, sealedBy(t, tenant, key))
+	})
 	t.Run("host with the PIN", func(t *testing.T) { hostWithPIN(t, s, h) })
 	t.Run("rewrap", func(t *testing.T) {
 		h.initKey(t, "key-wrap-pad", "k2")
