@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // twin makes a second core and manager of a machine, which are not started.
@@ -17,7 +20,8 @@ func (n *node) twin(t testing.TB) *target {
 
 // TestSiteUnderLoad has three machines with a dkeycache and two cores each, and a root
 // and a worker dkeyserver. Clients work at all cores, without one failure at those
-// that live, while programs are killed and started; what one core has made the others use.
+// that live, while programs are killed and started and manifests are changed. What one
+// core has made the others use.
 func TestSiteUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 3, nil)
@@ -42,6 +46,7 @@ func TestSiteUnderLoad(t *testing.T) {
 	}
 	for range rounds(1, 10) {
 		s.killUnderLoad(t, first, key, cores)
+		s.changeUnderLoad(t, first, key, cores)
 	}
 }
 
@@ -70,6 +75,23 @@ func (s *site) killUnderLoad(t *testing.T, first *tenant, key string, cores []*t
 		}
 		g.start(t)
 		opens(t, first.on(g), key, sealedBy(t, first, key))
+	}
+	l.flawless(t)
+}
+
+// changeUnderLoad puts manifests into force, which cores take over as they work.
+func (s *site) changeUnderLoad(t *testing.T, first *tenant, key string, cores []*target) {
+	t.Helper()
+	l := work(t, first, key, at(cores)...)
+	for i := range 2 {
+		printed := make([]int, len(s.machines))
+		for m, n := range s.machines {
+			printed[m] = n.g.out.size()
+		}
+		s.change(t, s.machines[i%2], func(m *manifest.Settings) { m.RequestWindow = 120 + i })
+		for _, g := range cores {
+			g.joins.said(t, printed[slices.Index(s.machines, g.joins)], fmt.Sprintf("under manifest %d on %s\n", s.last.Version, g.core))
+		}
 	}
 	l.flawless(t)
 }
