@@ -15,17 +15,24 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel/local"
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 )
 
 // cacheHeartbeat is how often the core asks the dkeycache for what is new: for a
 // manifest, or that the DomainKey is no longer its.
 const cacheHeartbeat = time.Second
+
+// failedPause is for how long a core whose log of negative facts is of no use still
+// says so, before it starts again.
+const failedPause = 5 * time.Second
 
 // A member is a core whose DomainKey comes from the node's dkeycache.
 type member struct {
@@ -35,6 +42,7 @@ type member struct {
 	holder   *provision.Holder
 	stderr   io.Writer
 	log      *slog.Logger
+	heads    *facts.Reader // of the log of negative facts
 }
 
 // join serves the domain of the node's dkeycache whenever it has the DomainKey.
@@ -44,7 +52,7 @@ func join(ctx context.Context, settings config.Core, p tee.Platform, cage *launc
 		return err
 	}
 	m := &member{
-		settings: settings, platform: p, stderr: stderr, log: slog.New(slog.NewTextHandler(stderr, nil)),
+		settings: settings, platform: p, stderr: stderr, heads: facts.NewReader(), log: slog.New(slog.NewTextHandler(stderr, nil)),
 		known:  provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
 		holder: provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
 	}
@@ -87,6 +95,7 @@ func (m *member) client() *provision.Client {
 			return local.Client(ctx, conn, m.platform, cfg)
 		},
 		Self: provision.NewSelf(channel.Core, m.platform, own.Attester), Leased: true, Every: cacheHeartbeat, Log: m.log,
+		Heads: m.heads,
 	}
 }
 
@@ -104,11 +113,12 @@ func (m *member) serve(ctx context.Context, client *provision.Client, keys *doma
 	program.DescribeHome(home, m.stderr)
 	c, err := newCore(m.settings, core.Config{
 		Platform: m.platform, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: d.Floor(), Clock: d.Now,
-		Wanted: client.Want,
+		Wanted: client.Want, Heard: func(p wire.Progress) { client.Self.Rewrapped(overview.Rewrap(p)) },
 	})
 	if err != nil {
 		return err
 	}
+	m.heads.Attach(c.Log())
 	ln, err := serve.Listen(m.settings.Listen)
 	if err != nil {
 		return err
@@ -129,6 +139,14 @@ func (m *member) serve(ctx context.Context, client *provision.Client, keys *doma
 				return nil
 			}
 			return err
+		case <-c.Log().Failed():
+			m.log.Error("starts again, to be shown another log of negative facts", "why", fmt.Sprint(c.Log().Ready()))
+			m.pause(ctx, failedPause)
+			cancel()
+			if err = <-done; errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
 		case <-changed:
 			changed = d.Changed() // before it is read, or one would be missed
 			err = m.update(c, d)
@@ -136,6 +154,16 @@ func (m *member) serve(ctx context.Context, client *provision.Client, keys *doma
 	}
 	cancel()
 	return errors.Join(err, <-done)
+}
+
+// pause waits, or for the end of ctx.
+func (m *member) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // update has a core take the newest manifest.

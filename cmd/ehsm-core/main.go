@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/acceptance"
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
@@ -121,6 +123,13 @@ func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *laun
 	if err != nil {
 		return err
 	}
+	head, err := facts.ReadHead(settings.Domain)
+	if err != nil {
+		return err
+	}
+	if err := c.Log().Hear(facts.Statement{Head: head}); err != nil {
+		return err
+	}
 	ln, err := serve.Listen(settings.Listen)
 	if err != nil {
 		return err
@@ -128,6 +137,13 @@ func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *laun
 	if err := cage.Shut(stderr); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() {
+		facts.Follow(ctx, c.Log(), settings.Domain, func(err error) { fmt.Fprintln(stderr, "ehsm-core:", err) })
+	})
 	return answer(ctx, settings, ln, c, state, stderr)
 }
 
@@ -136,7 +152,7 @@ func newCore(settings config.Core, cfg core.Config) (*core.Core, error) {
 	cfg.Version, cfg.GitSHA = api.Version, api.Commit()
 	cfg.Limits = core.Limits{
 		Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
-		Replays: settings.Replays, Seen: settings.Seen, Pending: settings.Pending,
+		Replays: settings.Replays, Seen: settings.Seen, Facts: settings.Facts, Pending: settings.Pending,
 	}
 	return core.New(cfg)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel/local"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
@@ -44,6 +45,13 @@ memory only, and hands it to each ehsm-core with EHSM_CORE_DKEYCACHE that the
 domain's manifest admits. When no dkeyserver can be reached it goes on for the
 lease of the manifest. The order in which programs start does not matter.
 
+  ehsm-dkeycache
+        Serve the cores of this machine.
+  ehsm-dkeycache status
+        Ask the one that runs at EHSM_DKEYCACHE_LISTEN how far it is, print it,
+        and end with 0 if it has the DomainKey and with 1 if it has not: for
+        probes. It needs no TEE and no other setting.
+
 Outside of enclaves it keeps keys in memory that the kernel shows to nobody, dumps
 no core, and can start no programs; at start it says what it has got.
 
@@ -61,6 +69,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		case "--version", "version":
 			fmt.Fprintln(stdout, "ehsm-dkeycache", api.Version, api.Commit())
 			return 0
+		case "status":
+			return status(ctx, getenv, stdout, stderr)
 		}
 		fmt.Fprintf(stderr, "ehsm-dkeycache: unknown argument %q\nehsm-dkeycache: hint: ehsm-dkeycache --help\n", args[0])
 		return 2
@@ -115,17 +125,18 @@ func newCache(settings config.DKeyCache, p tee.Platform, stderr io.Writer) (*cac
 	own := channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)}
 	self := provision.NewSelf(channel.DKeyCache, p, attester)
 	members := provision.NewMembers(self)
-	dialer := new(net.Dialer)
+	dialer, heads := new(net.Dialer), facts.NewAnchor(facts.Head{})
 	c.client = &provision.Client{
 		Role: channel.DKeyCache, Holder: c.holder, Domain: known, Channel: own, Join: channel.Client,
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", server)
 		},
 		Servers: settings.Servers, Self: self, Members: members, Leased: true, Every: settings.Heartbeat, Keep: c.keep, Log: c.log,
+		Heads: heads,
 	}
 	c.server = &provision.Server{
 		Role: channel.DKeyCache, Holder: c.holder, Self: self, Members: members, Domain: known.Get, Channel: own, Log: c.log, Connections: settings.Connections,
-		Hurry: c.client.Hurry,
+		Hurry: c.client.Hurry, Heads: heads,
 		Join: func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p, cfg)
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
@@ -31,6 +32,7 @@ type server struct {
 	channel  channel.Config
 	self     *provision.Self
 	members  *provision.Members
+	heads    *facts.Kept // of the log of negative facts
 	waiting  *provision.Waiting
 	writing  sync.Mutex // of manifests to the directory
 	rotating sync.Mutex // held from when the escrow has a new DomainKey until the holder has it
@@ -91,6 +93,9 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		log:     slog.New(slog.NewTextHandler(stderr, nil)),
 	}
 	s.members = provision.NewMembers(s.self)
+	if s.heads, err = facts.OpenKept(settings.Domain); err != nil {
+		return nil, err
+	}
 	s.readWaiting()
 	files, err := domainkey.Files(settings.Domain)
 	switch {
@@ -153,7 +158,7 @@ func (s *server) run(ctx context.Context, ln, door net.Listener) error {
 	}
 	return (&provision.Server{
 		Role: channel.DKeyServer, Holder: s.holder, Self: s.self, Domain: s.known.Get, Channel: s.channel, Join: channel.Server,
-		Log: s.log, Waiting: s.waiting, Members: s.members, Connections: s.settings.Connections, Hurry: hurry,
+		Log: s.log, Waiting: s.waiting, Members: s.members, Connections: s.settings.Connections, Hurry: hurry, Heads: s.heads,
 	}).Serve(ctx, ln)
 }
 
@@ -166,7 +171,7 @@ func (s *server) client() *provision.Client {
 			return dialer.DialContext(ctx, "tcp", server)
 		},
 		Servers: s.settings.Peers, Self: s.self, Every: s.settings.Heartbeat, Keep: s.keep, Log: s.log,
-		Members: s.members,
+		Members: s.members, Heads: s.heads,
 	}
 }
 

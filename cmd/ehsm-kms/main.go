@@ -162,7 +162,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		}
 		background = append(background, serve)
 	}
-	h := rest.New(r, checks(core, db, sink), rest.Options{
+	h := rest.New(r, checks(r, core, db, sink), rest.Options{
 		MaxBody: settings.MaxBody, Log: log, Collateral: own, Observe: m.Observe,
 	})
 	if confined {
@@ -211,10 +211,11 @@ func dial(ctx context.Context, addr string, log *slog.Logger, stderr io.Writer) 
 }
 
 // checks are what /readyz asks.
-func checks(core *coreclient.Client, db database, sink *auditsink.Sink) []rest.Check {
+func checks(r *relay.Relay, core *coreclient.Client, db database, sink *auditsink.Sink) []rest.Check {
 	return []rest.Check{
 		{Name: "core", Probe: func(ctx context.Context) error { _, err := core.Info(ctx); return err }},
 		{Name: "store", Probe: db.Ping},
+		{Name: "facts", Probe: r.ShowFacts},
 		{Name: "audit", Probe: func(context.Context) error {
 			if sink.Stats().Failed {
 				return auditsink.ErrSpool

@@ -155,7 +155,7 @@ func TestRun(t *testing.T) {
 		ready = resp.StatusCode == 200
 		resp.Body.Close()
 	}
-	get(t, client, url+"/readyz", 200, `{"checks":{"audit":"ok","core":"ok","store":"ok"},"ready":true}`)
+	get(t, client, url+"/readyz", 200, `{"checks":{"audit":"ok","core":"ok","facts":"ok","store":"ok"},"ready":true}`)
 	get(t, client, url+"/ehsm?Action=GetVersion", 200, `{"code":200,"message":"success!","result":{"version":"echo","git_sha":""}}`)
 	get(t, client, url+"/ehsm/?Action=ListKey", 200, `{"code":400,"message":"Missing required parameters","result":{}}`)
 	client.CloseIdleConnections()

@@ -27,6 +27,10 @@ var errFail = errors.New("not today")
 
 func (c *echoCore) Info(context.Context) (wire.Info, error) { return c.info, nil }
 
+func (c *echoCore) Facts(context.Context, *wire.Facts) (wire.FactsState, error) {
+	return wire.FactsState{}, nil
+}
+
 func (c *echoCore) Call(_ context.Context, call *wire.Call) (*wire.Answer, error) {
 	a := &wire.Answer{
 		Kind: wire.Final, Code: 200, Reply: bytes.Clone(call.Body), Sign: call.Action + call.RequestID,

@@ -26,6 +26,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/store/sqlite"
 	"github.com/ehsm-kms/ehsm/internal/trusted/core"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
@@ -135,6 +136,9 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := knowHead(o, c); err != nil {
+		return nil, err
+	}
 	db, err := sqlite.Open(ctx, filepath.Join(o.Dir, StoreFile), sqlite.Options{})
 	if err != nil {
 		return nil, err
@@ -158,20 +162,29 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 	s.url = scheme + "://" + ln.Addr().String()
 	source := machineSource{machine, o.clock()}
 	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: source})
+	if err := r.ShowFacts(ctx); err != nil {
+		return nil, fmt.Errorf("%w; %s", err, olderStore)
+	}
 	m := metrics.New(metrics.Sources{
 		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats,
 		Core: func() (wire.Info, bool) { return s.Info, true }, Meter: c,
 	})
-	h := rest.New(r, checks(db, sink), rest.Options{Log: o.Log, Collateral: source, Observe: m.Observe, Metrics: m.Handler()})
+	h := rest.New(r, checks(r, db, sink), rest.Options{Log: o.Log, Collateral: source, Observe: m.Observe, Metrics: m.Handler()})
 	s.run(ctx, stack, func(ctx context.Context) error { return rest.Serve(ctx, ln, config, h, rest.Limits{}, o.Log) },
-		func(ctx context.Context) { r.Run(ctx, db) })
+		func(ctx context.Context) {
+			var wg sync.WaitGroup
+			wg.Go(func() { keepHead(ctx, o, c) })
+			r.Run(ctx, db)
+			wg.Wait()
+		})
 	return s, nil
 }
 
 // checks are what /readyz asks.
-func checks(db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
+func checks(r *relay.Relay, db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
 	return []rest.Check{
 		{Name: "store", Probe: db.Ping},
+		{Name: "facts", Probe: r.ShowFacts},
 		{Name: "audit", Probe: func(context.Context) error {
 			if sink.Stats().Failed {
 				return auditsink.ErrSpool
@@ -179,6 +192,25 @@ func checks(db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
 			return nil
 		}},
 	}
+}
+
+// olderStore is what to do about a store that has less than the core knows of.
+const olderStore = "is the database from a backup? docs/threat-model.md#rollback has what to do"
+
+// knowHead tells the core how far the log of negative facts goes at least.
+func knowHead(o Options, c *core.Core) error {
+	head, err := facts.ReadHead(filepath.Join(o.Dir, DomainDir))
+	if err != nil {
+		return err
+	}
+	return c.Log().Hear(facts.Statement{Head: head})
+}
+
+// keepHead keeps beside the DomainKey how far that log goes, until ctx ends.
+func keepHead(ctx context.Context, o Options, c *core.Core) {
+	facts.Follow(ctx, c.Log(), filepath.Join(o.Dir, DomainDir), func(err error) {
+		o.Log.Error("head of the log of negative facts", "err", err)
+	})
 }
 
 // run serves until ctx ends or Close is called. Background work ends after the

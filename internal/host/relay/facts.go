@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,13 +33,13 @@ var errFacts = errors.New("the core does not serve")
 // errNoLog says that there is no log that a core could be shown.
 var errNoLog = errors.New("core and store have no log of negative facts")
 
-// A chronicle is what a relay knows of the log. The zero value is fit for use.
+// A chronicle is what a relay knows of the log.
 type chronicle struct {
 	begun atomic.Uint64 // times that the log was shown
 
-	mu    sync.Mutex // held while it is being shown
-	ended uint64     // the last time that has ended
-	err   error      // of that
+	turn  chan struct{} // holds a token while it is being shown
+	ended uint64        // the last time that has ended
+	err   error         // of that
 	state atomic.Pointer[wire.FactsState]
 }
 
@@ -54,8 +53,12 @@ func (r *Relay) ShowFacts(ctx context.Context) error {
 	}
 	c := &r.chronicle
 	asked := c.begun.Load()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait until the core was shown the log of negative facts: %w", ctx.Err())
+	}
+	defer func() { <-c.turn }()
 	if c.ended > asked { // it began after this was asked
 		return c.err
 	}

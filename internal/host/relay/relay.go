@@ -196,7 +196,7 @@ func New(core wire.Core, st Store, sink Sink, opts Options) *Relay {
 	return &Relay{
 		core: core, store: st, sink: sink, opts: opts,
 		rows: newRowCache(opts.CachedRows), hints: newHints(opts.CachedRows / 16), sweeps: make(chan struct{}, 1),
-		follower: newFollower(opts.Feed, opts.StaleGrace),
+		chronicle: chronicle{turn: make(chan struct{}, 1)}, follower: newFollower(opts.Feed, opts.StaleGrace),
 		listings: make(chan struct{}, maxListings), collaterals: make(chan struct{}, maxCollaterals),
 	}
 }

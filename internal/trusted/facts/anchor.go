@@ -23,6 +23,11 @@ type Statement struct {
 	Ask    []Head // heads that the sender has heard of, and does not know to be on it
 }
 
+// Equal reports whether both say the same.
+func (s Statement) Equal(other Statement) bool {
+	return s.Head == other.Head && slices.Equal(s.Proven, other.Proven) && slices.Equal(s.Ask, other.Ask)
+}
+
 // Append encodes s. Layout: docs/provisioning.md#messages.
 func (s *Statement) Append(dst []byte) []byte {
 	dst = s.Head.append(dst)

@@ -36,13 +36,14 @@ type Log struct {
 	proven  []Head          // heads told by others that are on the chain, newest last
 	shown   bool            // the host has said once: that is all
 	broken  error           // why it will never be ready
+	failed  chan struct{}   // closed when it is broken
 	grown   chan struct{}   // closed when head or proven changes
 }
 
 // NewLog returns an empty log for at most limit records.
 func NewLog(keys Keys, limit int) *Log {
 	return &Log{
-		keys: keys, limit: limit, table: map[name]mark{}, targets: map[uint64]Head{}, grown: make(chan struct{}),
+		keys: keys, limit: limit, table: map[name]mark{}, targets: map[uint64]Head{}, grown: make(chan struct{}), failed: make(chan struct{}),
 	}
 }
 
@@ -81,6 +82,17 @@ func (l *Log) highest() (n uint64) {
 
 // settle notes what state says now. The caller must hold l.mu.
 func (l *Log) settle() { l.ready.Store(l.state() == nil) }
+
+// fail notes why the log is of no more use. The caller must hold l.mu.
+func (l *Log) fail(err error) error {
+	l.broken = err
+	close(l.failed)
+	return err
+}
+
+// Failed returns a channel that is closed when the log is of no more use: Ready says
+// why. One that is read anew may be, if the host shows another one.
+func (l *Log) Failed() <-chan struct{} { return l.failed }
 
 // tell wakes those who pass heads on. The caller must hold l.mu.
 func (l *Log) tell() {
@@ -238,13 +250,11 @@ func (l *Log) take(b []byte) (Fact, error) {
 	n := nameOf(e.fact.ID)
 	m, known := l.table[n]
 	if !known && len(l.table) >= l.limit { // check: fact-limit
-		l.broken = fmt.Errorf("%w: %d records, and the log has more", ErrFull, len(l.table))
-		return Fact{}, l.broken
+		return Fact{}, l.fail(fmt.Errorf("%w: %d records, and the log has more", ErrFull, len(l.table)))
 	}
 	if target, ok := l.targets[e.sequence]; ok {
 		if target.Hash != hash { // check: fact-head
-			l.broken = fmt.Errorf("%w: entry %d is not the one that other programs know", ErrFork, e.sequence)
-			return Fact{}, l.broken
+			return Fact{}, l.fail(fmt.Errorf("%w: entry %d is not the one that other programs know", ErrFork, e.sequence))
 		}
 		delete(l.targets, e.sequence)
 		l.prove(target)
@@ -305,8 +315,7 @@ func (l *Log) Hear(s Statement) error {
 	proven := len(l.proven)
 	for _, h := range append([]Head{s.Head}, s.Ask...) {
 		if err := l.hear(h); err != nil {
-			l.broken = err
-			return err
+			return l.fail(err)
 		}
 	}
 	if len(l.proven) != proven {

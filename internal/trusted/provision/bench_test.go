@@ -59,7 +59,7 @@ func provisionOnce(b *testing.B, a *realm, of *Client) {
 		b.Fatal(err)
 	}
 	defer ch.Close()
-	s := &session{c, d, ch}
+	s := &session{Client: c, domain: d, ch: ch}
 	if missing, err := s.beat(b.Context()); err != nil || missing {
 		b.Fatal(err)
 	}

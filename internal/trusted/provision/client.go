@@ -13,6 +13,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/failpoint"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 )
@@ -47,8 +48,11 @@ type Client struct {
 	// Members, if not nil, is of whom the server is told; a dkeyserver's takes those
 	// of whom the server tells.
 	Members *Members
+	// Heads, if not nil, is told what the server knows of the log of negative facts.
+	Heads Heads
 
 	haste   haste
+	said    said    // of servers
 	telling telling // on the channel that is open
 	unkept  bool    // keys that were fetched are not kept yet
 }
@@ -98,7 +102,7 @@ func (k *Known) Learn(files [][]byte) (*Domain, error) {
 
 // Run stays with a server until ctx ends; when one fails, with the next.
 func (c *Client) Run(ctx context.Context) {
-	wait, said := firstWait, ""
+	wait := firstWait
 	for n := 0; ctx.Err() == nil; n++ {
 		server := c.Servers[n%len(c.Servers)]
 		began := time.Now()
@@ -106,9 +110,8 @@ func (c *Client) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if text := err.Error(); text != said || time.Since(began) > time.Minute {
+		if text := err.Error(); c.said.news(server, text) {
 			c.Log.Warn("server not usable", "server", server, "why", text)
-			said = text
 		}
 		if time.Since(began) > answerTime {
 			wait = firstWait // it had worked
@@ -161,6 +164,7 @@ func (c *Client) stay(ctx context.Context, server string) error {
 		return removed
 	}
 	d.remember(ch.Peer())
+	c.said.forget(server)
 	c.Log.Info("joined", "server", server, "domain", d.State().Domain.String(), "platform", platformName(ch.Peer()))
 	warnOfGrace(c.Log, ch.Peer(), d.Now())
 	ctx, cancel := context.WithCancel(ctx)
@@ -168,7 +172,7 @@ func (c *Client) stay(ctx context.Context, server string) error {
 	go keepAttested(ctx, d, ch, changed, c.Log)
 	c.telling.begin(c, ch, server)
 	defer c.telling.end()
-	s := &session{c, d, ch}
+	s := &session{Client: c, domain: d, ch: ch}
 	return s.run(ctx)
 }
 
@@ -210,6 +214,9 @@ type session struct {
 	*Client
 	domain *Domain
 	ch     *channel.Conn
+
+	told    facts.Statement // by the server, of the log of negative facts
+	trouble string          // with that log, as logged last
 }
 
 // run exchanges heartbeats, and what they show to be new.
@@ -219,7 +226,7 @@ func (s *session) run(ctx context.Context) error {
 		every = Heartbeat
 	}
 	for {
-		changed := s.domain.Changed()
+		changed, grown := s.domain.Changed(), s.headsChanged()
 		missing, err := s.beat(ctx)
 		if err == nil {
 			err = s.tell(ctx, every)
@@ -238,6 +245,8 @@ func (s *session) run(ctx context.Context) error {
 		select {
 		case <-t.C:
 		case <-changed:
+		case <-grown:
+			pause(ctx, headPause)
 		case <-s.haste.hurried():
 			pause(ctx, shortWait) // whoever is in a hurry may be so for each request
 		case <-ctx.Done():
@@ -260,6 +269,9 @@ func (s *session) beat(ctx context.Context) (missing bool, err error) {
 		return false, err
 	}
 	if err := s.self(ctx, s.domain); err != nil {
+		return false, err
+	}
+	if err := s.tellHeads(ctx); err != nil { // before the keys: who has them knows the heads
 		return false, err
 	}
 	if err := s.fetch(ctx, r); err != nil {

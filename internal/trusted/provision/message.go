@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 	"github.com/ehsm-kms/ehsm/internal/wire/pack"
 )
@@ -23,6 +24,7 @@ const (
 	getManifests      // those after a version; the answer is manifests
 	putManifests      // in order; the answer is status
 	tellMembers       // the client first; the answer is members
+	tellHeads         // of the log of negative facts; the answer is heads
 )
 
 // Answers of the server.
@@ -32,6 +34,7 @@ const (
 	manifests                    // in order, perhaps none, perhaps not all
 	refused                      // a reason; nothing else has happened
 	members                      // the server first
+	heads                        // of the log of negative facts
 )
 
 // A reason says why a request was refused. Numbers are transmitted and never
@@ -71,6 +74,7 @@ type message struct {
 	reason reason   // refused
 	// tellMembers, members: the sender first, and those of whom it knows
 	members []overview.Member
+	heads   facts.Statement // tellHeads, heads
 }
 
 // append encodes m. Layout: docs/provisioning.md#messages.
@@ -92,6 +96,8 @@ func (m *message) append(dst []byte) []byte {
 		dst = append(dst, byte(m.reason))
 	case tellMembers, members:
 		dst = appendMembers(dst, m.members)
+	case tellHeads, heads:
+		dst = m.heads.Append(dst)
 	}
 	return dst
 }
@@ -120,6 +126,8 @@ func decode(b []byte) (m message, err error) {
 		}
 	case tellMembers, members:
 		m.members = readMembers(r)
+	case tellHeads, heads:
+		m.heads = facts.ReadStatement(r)
 	default:
 		r.Fail("kind %d is unknown", m.kind)
 	}

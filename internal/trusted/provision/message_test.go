@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 )
 
@@ -34,6 +35,10 @@ var known = []struct {
 	{"removed", message{kind: refused, reason: removed}, "018402"},
 	{"tell members", message{kind: tellMembers, members: []overview.Member{someone()}}, "0105" + someoneHex},
 	{"members", message{kind: members, members: []overview.Member{someone()}}, "0185" + someoneHex},
+	{"tell heads", message{kind: tellHeads, heads: facts.Statement{Head: facts.Head{Count: 2, Hash: [32]byte{9}}, Proven: []facts.Head{{}}}},
+		"0106" + "0000000000000002" + "09" + strings.Repeat("00", 31) + "01" + strings.Repeat("00", 40) + "00"},
+	{"heads", message{kind: heads, heads: facts.Statement{Ask: []facts.Head{{Count: 1, Hash: [32]byte{8}}}}},
+		"0186" + strings.Repeat("00", 40) + "00" + "01" + "0000000000000001" + "08" + strings.Repeat("00", 31)},
 }
 
 func TestKnownMessages(t *testing.T) {

@@ -246,7 +246,7 @@ func talk(t *testing.T, a *realm, h *Holder) (*session, *Holder) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ch.Close() })
-	return &session{c, d, ch}, cache.holder
+	return &session{Client: c, domain: d, ch: ch}, cache.holder
 }
 
 // TestMalformedRequests end the channel, and nothing else.

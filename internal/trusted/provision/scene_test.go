@@ -16,6 +16,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel"
 	"github.com/ehsm-kms/ehsm/internal/trusted/channel/local"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
+	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
@@ -183,6 +184,7 @@ type program struct {
 	waiting *Waiting
 	self    *Self
 	members *Members
+	heads   Heads
 
 	connections int // of its server; 0: the default
 }
@@ -194,6 +196,7 @@ func newProgram(t testing.TB, i int, r channel.Role, known *Known, h *Holder) *p
 		p.self = NewSelf(r, p.machine, nil)
 	}
 	p.members = NewMembers(p.self)
+	p.heads = facts.NewAnchor(facts.Head{})
 	return p
 }
 
@@ -232,7 +235,7 @@ func (p *program) serveWith(t testing.TB, edit func(*Server)) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: p.self, Members: p.members, Connections: p.connections}
+	s := &Server{Role: p.role, Holder: p.holder, Domain: p.known.Get, Channel: p.channel(t), Log: p.log, Waiting: p.waiting, Join: channel.Server, Self: p.self, Members: p.members, Connections: p.connections, Heads: p.heads}
 	if p.role == channel.DKeyCache {
 		s.Join = func(ctx context.Context, conn net.Conn, cfg *channel.Config) (*channel.Conn, error) {
 			return local.Server(ctx, conn, p.machine, cfg)
@@ -256,7 +259,7 @@ func (p *program) client(t testing.TB, servers ...string) *Client {
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", server)
 		},
-		Self: p.self, Members: p.members, Leased: true, Every: 20 * time.Millisecond, Log: p.log,
+		Self: p.self, Members: p.members, Leased: true, Every: 20 * time.Millisecond, Log: p.log, Heads: p.heads,
 	}
 	if p.role == channel.Core {
 		c.Channel.Attester = nil

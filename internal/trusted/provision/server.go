@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,12 +38,17 @@ type Server struct {
 	Waiting *Waiting
 	// Members takes who is there. nil: a list that nobody reads.
 	Members *Members
+	// Heads takes what clients know of the log of negative facts. nil: they cannot be
+	// asked about it.
+	Heads Heads
 	// Hurry, if not nil, is called when a client wants a version of the DomainKey that
 	// is not here. It must not block.
 	Hurry func()
 	// Connections is how many may be open; the oldest whose peer is not attested yet
 	// makes room for the newest. Default 1024.
 	Connections int
+
+	said said // of whom was refused
 }
 
 // Serve answers who connects to ln until ctx ends; then it closes ln and all
@@ -111,13 +117,16 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, limit *channel.Limit,
 	d.remember(p)
 	s.Log.Info("peer joined", "role", p.Role, "from", conn.RemoteAddr().String(), "measurement", fmt.Sprintf("%x", p.Identity.Measurement), "platform", platformName(p))
 	warnOfGrace(s.Log, p, d.Now())
-	at := s.Members.arrive(p, conn.RemoteAddr().String())
+	at := s.Members.arrive(p, addressOf(conn))
 	err = s.answerAll(ctx, d, c, changed, at)
 	at.leave(errors.Is(err, ErrRemoved) || d.admits(p.Role, p.Identity, machineOf(p)) != nil)
 	if ctx.Err() == nil {
 		s.Log.Info("peer left", "role", p.Role, "platform", platformName(p), "why", err.Error())
 	}
 }
+
+// errAnswered ends a connection on which there is no more to come.
+var errAnswered = errors.New("the state was asked for")
 
 // introduce answers what comes before a channel, and returns when it is to begin.
 func (s *Server) introduce(conn net.Conn) (*Domain, error) {
@@ -139,6 +148,9 @@ func (s *Server) introduce(conn net.Conn) (*Domain, error) {
 			}
 		case ask[0] == openChannel && d != nil:
 			return d, conn.SetDeadline(time.Time{})
+		case ask[0] == askState && s.Role == channel.DKeyCache:
+			_, err := conn.Write(state(d, s.Holder).encode())
+			return nil, errors.Join(err, errAnswered)
 		default:
 			return nil, ErrMessage
 		}
@@ -148,7 +160,10 @@ func (s *Server) introduce(conn net.Conn) (*Domain, error) {
 
 // refuse notes who was not let in. Chips of AMD are named in the log only.
 func (s *Server) refuse(d *Domain, conn net.Conn, err error) {
-	s.Log.Warn("peer refused", "from", conn.RemoteAddr().String(), "why", err.Error())
+	from := conn.RemoteAddr().String()
+	if host, _, _ := net.SplitHostPort(from); s.said.news(cmp.Or(host, from), err.Error()) {
+		s.Log.Warn("peer refused", "from", from, "why", err.Error())
+	}
 	x, ok := errors.AsType[*channel.Stranger](err)
 	if ok && s.Waiting != nil && x.Machine.PPID != [16]byte{} {
 		s.Waiting.Add(verify.Platform{PPID: x.Machine.PPID, Serial: x.Machine.Serial}, conn.RemoteAddr().String(), d.Now())
@@ -221,6 +236,8 @@ func (s *Server) answer(ctx context.Context, d *Domain, c *channel.Conn, m messa
 		at.heard(c.Peer(), m.report)
 	case tellMembers:
 		return s.tellBack(ctx, d, at, c.Peer(), m.members)
+	case tellHeads:
+		return s.hearHeads(c.Peer(), m.heads)
 	case getKeys:
 		if s.Hurry != nil {
 			s.Hurry()
