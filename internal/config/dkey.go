@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ type DKeyCache struct {
 
 func (c *DKeyCache) table() []setting {
 	return []setting{
-		{"EHSM_DKEYCACHE_LISTEN", "unix:/run/ehsm/dkeycache.sock", "address for the cores of this machine: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
+		{"EHSM_DKEYCACHE_LISTEN", defaultDKeyCache, "address for the cores of this machine: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.Listen)},
 		{"EHSM_DKEYCACHE_SERVERS", "", "host:port of dkeyservers, by commas, best first", endpoints(&c.Servers)},
 		{"EHSM_DKEYCACHE_DOMAIN_ID", "", "domain id, 64 hex digits, as ehsm-dkeyserver init prints it; dkeyservers of other domains are refused", domainID(&c.DomainID)},
 		{"EHSM_DKEYCACHE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
@@ -121,6 +122,14 @@ func (c *DKeyCache) table() []setting {
 
 // TEE is that of DKeyServer.
 func (c DKeyCache) TEE() (platform, socket string) { return c.Platform, c.Sim }
+
+const defaultDKeyCache = "unix:/run/ehsm/dkeycache.sock"
+
+// DKeyCacheAddress returns network and address of this machine's dkeycache, as its
+// settings have it; the others are not looked at. Errors: ErrAddress.
+func DKeyCacheAddress(getenv func(string) string) (network, address string, err error) {
+	return ParseAddress(cmp.Or(getenv("EHSM_DKEYCACHE_LISTEN"), defaultDKeyCache))
+}
 
 // LoadDKeyCache reads and checks all settings. Errors name each one that is wrong.
 func LoadDKeyCache(getenv func(string) string) (DKeyCache, error) {

@@ -12,6 +12,7 @@ import (
 const (
 	askManifests = 1 // send the manifests, which are public
 	openChannel  = 2 // what follows is the channel
+	askState     = 3 // of a dkeycache: say how far it is, and end the connection
 )
 
 // maxChainSize bounds the manifests that are sent before a channel, in bytes.
