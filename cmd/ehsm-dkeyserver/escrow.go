@@ -13,6 +13,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/recovery"
 	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 )
 
 // keepEscrow has the escrow in the domain's directory hold the whole DomainKey, for
@@ -84,4 +85,24 @@ func readFile(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: escrow.ErrFile}
 	}
 	return os.ReadFile(path)
+}
+
+// recovery tells operators what the custodians could restore. An escrow that no TEE of
+// the domain has signed is none.
+func (s *server) recovery(state *manifest.State) *overview.Recovery {
+	if state.Recovery == nil || state.Custodians == nil {
+		return nil
+	}
+	r := &overview.Recovery{Threshold: state.Custodians.Threshold}
+	for _, p := range state.Custodians.Members {
+		r.Custodians = append(r.Custodians, p.Name)
+	}
+	b, err := readFile(filepath.Join(s.settings.Domain, escrow.File))
+	if err != nil {
+		return r
+	}
+	if e, err := escrow.ParseEscrow(b); err == nil && e.Verify(state) == nil {
+		r.Written, r.Versions = e.Date, e.Versions
+	}
+	return r
 }

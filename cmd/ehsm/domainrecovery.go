@@ -246,3 +246,15 @@ func lastOf(paths []string, domain string) (*manifest.State, error) {
 	}
 	return s, nil
 }
+
+// recoveryText says what custodians could restore.
+func (v *statusView) recoveryText() string {
+	r := v.Recovery
+	switch {
+	case r == nil:
+		return "none: who loses all dkeyservers loses every key"
+	case r.Written.IsZero():
+		return fmt.Sprintf("%d of %s, but no escrow", r.Threshold, strings.Join(r.Custodians, ", "))
+	}
+	return fmt.Sprintf("%d of %s restore %s, as of %s", r.Threshold, strings.Join(r.Custodians, ", "), keyVersions(r.Versions), r.Written.Format("2006-01-02"))
+}

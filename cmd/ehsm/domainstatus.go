@@ -126,6 +126,7 @@ func (v *statusView) text() string {
 	if text := recordsText(v.records, v.told, v.settings); text != "" {
 		line("records", "%s", text)
 	}
+	line("recovery", "%s", v.recoveryText())
 	line("answered by", "dkeyserver (%s), release %s, up %s", v.Server.Kind, v.Server.Release, overview.Words(max(v.At.Sub(v.Server.Started), 0)))
 	line("answer", "%s", v.trust)
 	w.Flush()

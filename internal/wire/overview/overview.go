@@ -42,6 +42,9 @@ type Status struct {
 	Machines []manifest.Platform `json:"machines,omitempty"`
 	// Waiting are machines that were refused, the first to come first.
 	Waiting []Waiting `json:"waiting,omitempty"`
+	// Recovery is nil where there is no recovery key: who loses all dkeyservers loses
+	// every key.
+	Recovery *Recovery `json:"recovery,omitempty"`
 }
 
 // Domain is what the manifest says of the domain as a whole.

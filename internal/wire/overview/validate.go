@@ -77,6 +77,9 @@ func (s *Status) validate() error {
 			return err
 		}
 	}
+	if s.Recovery != nil {
+		return s.Recovery.validate()
+	}
 	return nil
 }
 
