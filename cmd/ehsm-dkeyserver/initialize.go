@@ -64,7 +64,12 @@ func initialize(ctx context.Context, path string, without bool, getenv func(stri
 	if p, err = sealing(settings, p); err != nil {
 		return err
 	}
-	if err := create(settings.Domain, p, draft, without); err != nil {
+	again, err := made(settings.Domain, p, draft)
+	if err == nil && !again {
+		tellLeftovers(stderr, settings.Domain)
+		err = create(settings.Domain, p, draft, without)
+	}
+	if err != nil {
 		return err
 	}
 	if err := failpoint.Hit("init.made", "domain"); err != nil {
@@ -79,8 +84,11 @@ func initialize(ctx context.Context, path string, without bool, getenv func(stri
 		return fmt.Errorf("read the genesis: %w", err)
 	}
 	fmt.Fprintf(stdout, "%s\n", m.Hash())
-	fmt.Fprintf(stderr, "ehsm-dkeyserver: made a domain; %d of %d operators sign %s next\n",
-		m.Statement.Operators.Threshold, len(m.Statement.Operators.Members), genesis)
+	how := "made a domain"
+	if again {
+		how = "the domain of this draft was made already"
+	}
+	fmt.Fprintf(stderr, "ehsm-dkeyserver: %s; %d of %d operators sign %s next\n", how, m.Statement.Operators.Threshold, len(m.Statement.Operators.Members), genesis)
 	if q := m.Statement.Custodians; q != nil {
 		tellShares(stderr, settings.Domain, q, m.Statement.Version)
 	}

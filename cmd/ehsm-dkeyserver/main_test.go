@@ -4,16 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee/sim/daemon"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+	"github.com/ehsm-kms/ehsm/internal/wire/overview"
 )
 
 // A bench is a simulated machine with a place for a domain.
@@ -135,9 +140,13 @@ func TestInit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := b.run(t, "init", "--no-recovery", path); code != 1 || !strings.Contains(stderr, "exists already") {
-		t.Errorf("again: got %d, %s", code, stderr)
+	// One that was killed before it could print the id goes on.
+	if code, again, stderr := b.run(t, "init", "--no-recovery", path); code != 0 || again != stdout || !strings.Contains(stderr, "was made already; 1 of 1") {
+		t.Errorf("again: got %d, %s%s", code, again, stderr)
 	}
+	b.refusesInit(t, "another draft", "not of this draft; name another directory", nil)
+	b.refusesInit(t, "a genesis that does not read", "does not read", map[string]string{manifest.GenesisFile: "{}"}, path)
+	b.refusesInit(t, "a DomainKey that does not open", "move the directory away and run init again", map[string]string{domainkey.BundleFile: "x"}, path)
 	if now, err := os.ReadFile(b.file(domainkey.BundleFile)); err != nil || !bytes.Equal(now, sealed) {
 		t.Errorf("the DomainKey has changed: %v", err)
 	}
@@ -145,6 +154,7 @@ func TestInit(t *testing.T) {
 		t.Errorf("a genesis that nobody signed: got %d, %s", code, stderr)
 	}
 	b.genesis(t, operator)
+	b.refusesInit(t, "a domain that serves", "which has been signed; ehsm-dkeyserver serve", nil, path)
 	for _, row := range []struct {
 		name, says string
 		change     func()
@@ -163,6 +173,149 @@ func TestInit(t *testing.T) {
 		delete(b.env, "EHSM_DKEYSERVER_DOMAIN_ID")
 	}
 }
+
+// refusesInit runs init where a domain is, with other contents of some files, and
+// of another draft unless one is given.
+func (b *bench) refusesInit(t *testing.T, name, says string, files map[string]string, draft ...string) {
+	t.Helper()
+	if len(draft) == 0 {
+		other := newDraft(t, manifest.Defaults(manifest.Development))
+		draft = []string{filepath.Join(b.dir, "other.json")}
+		if err := os.WriteFile(draft[0], other, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, text := range files {
+		was, err := os.ReadFile(b.file(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(b.file(file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		defer os.WriteFile(b.file(file), was, 0o600)
+	}
+	code, stdout, stderr := b.run(t, "init", "--no-recovery", draft[0])
+	if code != 1 || stdout != "" || !strings.Contains(stderr, "a domain exists already") || !strings.Contains(stderr, says) {
+		t.Errorf("%s: got %d, %s%s", name, code, stdout, stderr)
+	}
+}
+
+func newDraft(t *testing.T, s manifest.Settings) []byte {
+	t.Helper()
+	d, _, err := manifest.ThrowAway(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := d.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestLeftovers has what an init has left that was killed, and a waiting list and
+// halves of files from an earlier life.
+func TestLeftovers(t *testing.T) {
+	b := newBench(t)
+	path, operator := b.draft(t, manifest.Defaults(manifest.Development))
+	if err := os.Mkdir(filepath.Join(b.dir, ".domain-1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := b.run(t, "init", "--no-recovery", path); code != 0 || !strings.Contains(stderr, ".domain-1 is of an init that was ended") {
+		t.Errorf("init: got %d, %s", code, stderr)
+	}
+	b.genesis(t, operator)
+	if err := os.MkdirAll(b.file(".new-1/half"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	waiting := `[{"ppid": "` + strings.Repeat("ab", 16) + `", "pckSerial": "0a", "first": "2026-01-01T00:00:00Z", "last": "` + time.Now().UTC().Format(time.RFC3339) + `", "times": 1}]`
+	if err := os.WriteFile(b.file(WaitingFile), []byte(waiting), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		waiting, says string
+		wait          int
+	}{{waiting, "", 1}, {"junk", "the list of waiting machines is begun anew", 0}} {
+		if err := os.WriteFile(b.file(WaitingFile), []byte(row.waiting), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stderr := b.serves(t, func(s *overview.Status) {
+			if len(s.Waiting) != row.wait || s.Key.Version != 1 {
+				t.Errorf("got %+v", s)
+			}
+		})
+		if !strings.Contains(stderr, row.says) {
+			t.Errorf("it said %s", stderr)
+		}
+	}
+	if _, err := os.Stat(b.file(".new-1")); err == nil {
+		t.Error("half a file is still there")
+	}
+	if info, err := os.Stat(b.file(config.DoorFile)); err == nil {
+		t.Errorf("the door is still there: %v", info.Mode())
+	}
+}
+
+// serves starts the server, has look see its status, ends it, and returns what it
+// said.
+func (b *bench) serves(t *testing.T, look func(*overview.Status)) (stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	said, done := make(chan struct{}), make(chan int)
+	var out strings.Builder
+	errs := lines(func(line []byte) {
+		out.Write(line)
+		if strings.Contains(string(line), "serves as") {
+			close(said)
+		}
+	})
+	go func() {
+		done <- run(ctx, []string{"serve"}, func(name string) string { return b.env[name] }, io.Discard, errs, false)
+	}()
+	defer func() {
+		cancel()
+		if code := <-done; code != 0 {
+			t.Errorf("serve ends with %d: %s", code, out.String())
+		}
+		stderr = out.String()
+	}()
+	select {
+	case <-said:
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not serve")
+	}
+	if info, err := os.Stat(b.file(config.DoorFile)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the door: %v, %v", info, err)
+	}
+	conn, err := net.Dial("unix", b.file(config.DoorFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := overview.WriteFrame(conn, overview.NewDoorRequest(overview.AskStatus, nil).Encode()); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := overview.ReadFrame(conn, overview.MaxAnswer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := overview.ParseDoorAnswer(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := overview.ParseStatus(a.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look(s)
+	return ""
+}
+
+// lines is a writer, for one program at a time.
+type lines func([]byte)
+
+func (f lines) Write(b []byte) (int, error) { f(b); return len(b), nil }
 
 func TestInitRefusals(t *testing.T) {
 	b := newBench(t)
