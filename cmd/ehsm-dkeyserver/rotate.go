@@ -17,6 +17,11 @@ import (
 // key of that number would part the domain.
 var errBehind = errors.New("others have a version of the DomainKey that this root has not; set it up as a worker")
 
+// patience is for how long a root that starts with a bundle older than its manifests
+// waits for others to say what they have, before it takes itself for one that was
+// ended in the middle of a rotation. dkeycaches come again every 2 s.
+const patience = 5 * time.Second
+
 // rotate has the DomainKey be what the manifest asks for: a root makes versions,
 // and every dkeyserver forgets.
 func (s *server) rotate(d *provision.Domain) error {
@@ -57,6 +62,9 @@ func (s *server) makeVersions(d *provision.Domain) error {
 	}
 	if err != nil {
 		return err
+	}
+	if state.Settings.DomainKeyVersion() == s.asked && time.Since(s.begun) < patience {
+		return nil // at the next look
 	}
 	s.rotating.Lock()
 	defer s.rotating.Unlock()

@@ -33,6 +33,8 @@ type server struct {
 	self     *provision.Self
 	members  *provision.Members
 	heads    *facts.Kept // of the log of negative facts
+	begun    time.Time
+	asked    uint32 // version of the DomainKey that the manifests asked for then
 	waiting  *provision.Waiting
 	writing  sync.Mutex // of manifests to the directory
 	rotating sync.Mutex // held from when the escrow has a new DomainKey until the holder has it
@@ -84,7 +86,7 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		return nil, err
 	}
 	s := &server{
-		settings: settings, platform: sealed,
+		settings: settings, platform: sealed, begun: time.Now(),
 		known:   provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
 		holder:  provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
 		channel: channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)},
@@ -112,6 +114,7 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		return nil, fmt.Errorf("genesis in %s: %w", settings.Domain, err)
 	}
 	s.add(d, files[1:])
+	s.asked = d.State().Settings.DomainKeyVersion()
 	warnOfHSM(stderr, p, &d.State().Terms)
 	err = s.holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
 		return domainkey.Unseal(settings.Domain, sealed, home, d.State())

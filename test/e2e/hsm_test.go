@@ -234,9 +234,26 @@ func TestHSMRoot(t *testing.T) {
 		if bytes.Equal(s.read(t, path), before) {
 			t.Error("the bundle was not written")
 		}
+		n.said(t, printed, `has the DomainKey.*versions=2`) // the dkeycache
 		n.parts[partServer].kill()
 		server()
 		opens(t, tenant, key, sealedBy(t, tenant, key))
+
+		// An older bundle opens, as its key is still in the HSM. The root that had it
+		// put under its feet makes no second version 2.
+		n.parts[partServer].kill()
+		now := s.read(t, path)
+		replace(t, path, before)
+		printed = n.g.out.size()
+		n.start(t, partServer)
+		n.said(t, printed, `others have a version of the DomainKey that this root has not`)
+		opens(t, tenant, key, sealedBy(t, tenant, key))
+		n.parts[partServer].kill()
+		if !bytes.Equal(s.read(t, path), before) {
+			t.Error("the root has written another bundle over an older one")
+		}
+		replace(t, path, now)
+		server()
 	})
 	t.Run("host with the PIN", func(t *testing.T) { hostWithPIN(t, s, h) })
 	t.Run("rewrap", func(t *testing.T) {
