@@ -17,14 +17,18 @@ import (
 func newDomain(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "domain",
-		Short: "Make keys for a domain's people, and its manifests",
+		Short: "Found a domain, look at it, and change it",
 		Long: `A domain is all nodes that share one DomainKey. What decides its security is in a
 manifest: a public file that operators sign, k of n of them. The first manifest is
-the genesis, and its hash is the domain id. These commands work on files; none of
-them needs a service. docs/domain.md has the whole ceremony.`,
+the genesis, and its hash is the domain id.
+
+keygen, public, manifest and show work on files. init founds a domain. status,
+nodes, admit, remove and submit ask the dkeyserver of this machine, and so see the
+running domain. docs/domain.md has the whole ceremony.`,
 		Example: `  ehsm domain keygen --duty operator --name alice --out alice.key
-  ehsm domain show /var/lib/ehsm/domain`,
-	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a),
+  ehsm domain status
+  ehsm domain admit --waiting 1 --name "node 3"`,
+	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a), newDomainInit(a),
 		newDomainStatus(a), newDomainNodes(a), newDomainAdmit(a), newDomainRemove(a), newDomainSubmit(a),
 		newDomainRotate(a), newDomainCompromise(a), newDomainForget(a),
 		newDomainBackup(a), newDomainCustodian(a))

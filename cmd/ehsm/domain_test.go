@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -28,6 +29,41 @@ func complete(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := d.Complete(key, nil, time.Now().Add(-time.Hour)).Encode()
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
+}
+
+// fakeDKeyServer makes a domain as ehsm-dkeyserver init does: of one key, and without
+// a TEE. $FAKE has it fail.
+func fakeDKeyServer() {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "ehsm-dkeyserver:", err)
+			os.Exit(1)
+		}
+	}
+	if os.Getenv("FAKE") == "refuse" {
+		fail(errors.New("a domain exists already"))
+	}
+	b, err := os.ReadFile(os.Args[len(os.Args)-1])
+	fail(err)
+	d, err := manifest.ParseDraft(b)
+	fail(err)
+	if without := slices.Contains(os.Args, "--no-recovery"); without != (d.Custodians == nil) {
+		fail(errors.New("custodians and --no-recovery"))
+	}
+	if os.Getenv("FAKE") == "alter" {
+		d.Operators.Threshold = 1
+	}
+	m := d.Complete(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, ed25519.SeedSize)).Public().(ed25519.PublicKey), nil, time.Now().Add(-time.Hour))
+	b, err = m.Encode()
+	fail(err)
+	dir := os.Getenv("EHSM_DKEYSERVER_DOMAIN")
+	fail(os.MkdirAll(dir, 0o700))
+	fail(os.WriteFile(filepath.Join(dir, manifest.GenesisFile), b, 0o600))
+	if os.Getenv("FAKE") == "lie" {
+		fmt.Println(strings.Repeat("ab", 32))
+		return
+	}
+	fmt.Println(m.Hash())
 }
 
 // alterJSON replaces a text in a file once: alterjson FILE OLD NEW.

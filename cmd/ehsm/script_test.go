@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ehsm": main, "acceptcore": fakeCore})
+	testscript.Main(m, map[string]func(){"ehsm": main, "acceptcore": fakeCore, "fakedkeyserver": fakeDKeyServer})
 }
 
 // TestScripts runs ehsm as its users do, against a real service.
