@@ -72,7 +72,7 @@ step "staticcheck, build tag pkcs11" env CGO_ENABLED=1 go run honnef.co/go/tools
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
 step "PostgreSQL, for all tests" postgres
 step "tests with the race detector" go_test -race -shuffle=on
-step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./internal/trusted/launch ./cmd/ehsm-core
+step "tests, build tags tsm and ego" env CGO_ENABLED=1 go test -tags tsm,ego ./internal/trusted/tee/... ./internal/trusted/launch ./internal/trusted/channel ./internal/trusted/provision ./cmd/ehsm-core
 step "tests on SoftHSM2, build tag pkcs11" env CGO_ENABLED=1 go test -race -shuffle=on -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
 step "slow vectors without the race detector" go test ./internal/trusted/primitive ./api/canon ./internal/attest/{dcap/verify,tdx,snp}
 step "DCAP verification against another verifier" test/dcapdiff/run.sh

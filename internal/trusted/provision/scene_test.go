@@ -33,16 +33,21 @@ var (
 	strangerSeed = bytes.Repeat([]byte{8}, 32)
 )
 
-// machines are two of one fleet, made once: nothing changes them.
+// machines are two of one fleet, made once: nothing changes them. Those of another
+// process are where a benchmark says.
 var machines = sync.OnceValues(func() ([2]*sim.Processor, error) {
 	var all [2]*sim.Processor
-	dir, err := os.MkdirTemp("", "provision")
-	if err != nil {
-		return all, err
+	dir, shared := os.LookupEnv(benchMachines)
+	if !shared {
+		var err error
+		if dir, err = os.MkdirTemp("", "provision"); err != nil {
+			return all, err
+		}
+		defer os.RemoveAll(dir)
 	}
-	defer os.RemoveAll(dir)
 	for i, name := range []string{"one", "two"} {
 		o := sim.Options{Fleet: filepath.Join(dir, "fleet"), Now: start.AddDate(-1, 0, 0)}
+		var err error
 		if all[i], err = sim.OpenProcessor(filepath.Join(dir, name), o); err != nil {
 			return all, err
 		}
