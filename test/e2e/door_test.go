@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -239,4 +240,56 @@ func newForeign(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestFoundDomain founds a domain with ehsm domain init, which is run again after the
+// id was lost, serves it and looks at it.
+func TestFoundDomain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1, nil)
+	n := s.machines[0]
+	dir := n.path("found")
+	for _, p := range []struct{ duty, name string }{{"operator", "alice"}, {"administrator", "frank"}} {
+		if _, errs, err := n.operator("keygen", "--duty", p.duty, "--name", p.name, "--out", p.name+".key"); err != nil {
+			t.Fatal(err, errs)
+		}
+	}
+	root := filepath.Join(s.dir, "root.pem")
+	if err := os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Root().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	init := func(key ...string) (string, string, error) {
+		args := []string{
+			"domain", "init", "--mode", "development", "--no-recovery", "--operator", "alice.key.pub", "--operator-threshold", "1", "--administrator", "frank.key.pub",
+			"--signer", s.signer(t, n.bin).String(), "--machine", fmt.Sprintf("node 1=%x", n.ppid), "--sim-root", root, "--dkeyserver", n.program(partServer),
+		}
+		cmd := exec.Command(filepath.Join(bin, "ehsm"), append(args, key...)...)
+		cmd.Dir = s.dir
+		cmd.Env = n.g.environ(n.serverSettings("EHSM_DKEYSERVER_DOMAIN=" + dir)...)
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		err := cmd.Run()
+		return out.String(), errs.String(), err
+	}
+	out, errs, err := init()
+	if err != nil || !strings.Contains(out, "0 of 1 signatures") {
+		t.Fatalf("init: %v\n%s%s", err, out, errs)
+	}
+	id, _, _ := strings.Cut(strings.TrimPrefix(out, "domain "), "\n")
+	if again, errs, err := init("--key", "alice.key"); err != nil || !strings.Contains(again, id) || !strings.Contains(errs, "was made already") || !strings.Contains(again, "1 of 1 signatures") {
+		t.Fatalf("init again: %v\n%s%s", err, again, errs)
+	}
+	if _, errs, err := init(); err == nil || !strings.Contains(errs, "which has been signed; ehsm-dkeyserver serve") {
+		t.Errorf("init of a signed domain: %v\n%s", err, errs)
+	}
+	printed := n.g.out.size()
+	p := spawnFile(t, n.g.out, n.g.environ(n.serverSettings("EHSM_DKEYSERVER_DOMAIN="+dir)...), n.program(partServer), "serve")
+	defer p.kill()
+	if _, err := p.await(printed, servesRole); err != nil {
+		t.Fatal(err)
+	}
+	out, errs, err = n.operator("status", "--domain", id, "--door", filepath.Join(dir, "door.sock"))
+	if err != nil || !strings.Contains(out, "signed by alice") || !strings.Contains(out, "node 1  sim") || !strings.Contains(out, "DomainKey 1") {
+		t.Errorf("status: %v\n%s%s", err, out, errs)
+	}
 }
