@@ -84,6 +84,7 @@ step "the README's commands" scripts/readme.sh
 step "the examples of docs/api.md" scripts/docs.sh
 step "the commands of docs/provisioning.md" scripts/provision.sh
 step "the commands of docs/hsm.md" scripts/hsm.sh
+step "the commands of docs/operations.md" scripts/operations.sh
 
 echo
 echo "budget:"
