@@ -160,6 +160,9 @@ func TestHSMRoot(t *testing.T) {
 	s.found(t, settings)
 	s.up(t)
 	n.said(t, 0, `warning: hsmWithoutTEE: no protection against this host`)
+	if out, errs, err := n.operator("status"); err != nil || !strings.Contains(out, "no protection against this host") {
+		t.Errorf("status: %v: %s%s", err, out, errs)
+	}
 	tenant := n.g.enroll(t)
 	key := tenant.createAES(t)
 	sealed := sealedBy(t, tenant, key)
