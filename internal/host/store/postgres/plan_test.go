@@ -54,7 +54,7 @@ func TestPlans(t *testing.T) {
 		{"touch", touchRecord, key + ", 1, '\\x00'"},
 		{"scan slice", scanSlice, someTenant + ", " + someID + ", 2, 0, '0fffffff-ffff-ffff-ffff-ffffffffffff', 500"},
 		{"count slice", countSlice, someTenant + ", '0000000f-ffff-ffff-ffff-ffffffffffff'"},
-		{"rewrap", rewrapRecord, key + ", 1, '\\x00'"},
+		{"rewrap", rewrapRecords, "ARRAY[" + someTenant + "]::uuid[], ARRAY[" + someID + "]::uuid[], ARRAY[2], ARRAY[0], ARRAY[1], ARRAY['\\x00'::bytea]"},
 		{"prune replays", pruneReplays, "50"},
 		{"changes", listChanges, "'19990', ARRAY['7', '8']"},
 		{"prune changes", deleteChanges, "'10 minutes'"},

@@ -27,9 +27,9 @@ const (
 
 	countSlice = `SELECT count(*) FROM records WHERE tenant BETWEEN $1 AND $2`
 
-	// In the order of the key, so that two nodes at the same records wait for each
-	// other and do not lock each other out.
-	rewrapRecord = `UPDATE records SET sealed = $6 WHERE tenant = $1 AND id = $2 AND type = $3 AND version = $4 AND revision = $5`
+	rewrapRecords = `UPDATE records r SET sealed = anew.sealed
+		FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bytea[]) AS anew (tenant, id, type, version, revision, sealed)
+		WHERE r.tenant = anew.tenant AND r.id = anew.id AND r.type = anew.type AND r.version = anew.version AND r.revision = anew.revision`
 
 	reportSlice = `UPDATE rewraps SET done = greatest(done, $2), version = $3, total = $4, looked = $5, refused = $6 WHERE slice = $1`
 )
@@ -151,24 +151,20 @@ func (s *Store) Rewrap(ctx context.Context, writes []wire.Write) (done int, err 
 
 // rewrap is one try.
 func rewrap(ctx context.Context, conn *pgxpool.Conn, writes []wire.Write) (done int, err error) {
+	tenants, ids := make([][16]byte, len(writes)), make([][16]byte, len(writes))
+	types, versions, revisions := make([]int16, len(writes)), make([]int64, len(writes)), make([]int64, len(writes))
+	sealed := make([][]byte, len(writes))
+	for i := range writes {
+		w := &writes[i]
+		tenants[i], ids[i], types[i], versions[i] = w.ID.Tenant, w.ID.ID, int16(w.ID.Type), int64(w.ID.Version)
+		revisions[i], sealed[i] = int64(w.Revision), w.Sealed
+	}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		done = 0
-		b := &pgx.Batch{}
-		for i := range writes {
-			w := &writes[i]
-			b.Queue(rewrapRecord, [16]byte(w.ID.Tenant), [16]byte(w.ID.ID), int16(w.ID.Type), int64(w.ID.Version), int64(w.Revision), w.Sealed)
-		}
-		results := tx.SendBatch(ctx, b)
-		for range writes {
-			tag, err := results.Exec()
-			if err != nil {
-				return errors.Join(err, results.Close())
-			}
-			done += int(tag.RowsAffected())
-		}
-		if err := results.Close(); err != nil {
+		tag, err := tx.Exec(ctx, rewrapRecords, tenants, ids, types, versions, revisions, sealed)
+		if err != nil {
 			return err
 		}
+		done = int(tag.RowsAffected())
 		var floor int64
 		if err := tx.QueryRow(ctx, readFloor).Scan(&floor); err != nil {
 			return err
