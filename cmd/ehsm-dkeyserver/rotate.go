@@ -46,6 +46,16 @@ func (s *server) rotate(d *provision.Domain) error {
 	return nil
 }
 
+// hearing is for how long a root that has just started listens before it makes a
+// version that was asked for before: whoever has it says so within two heartbeats of
+// a reconnected client.
+const hearing = 6 * time.Second
+
+// hasHeard reports whether others would have said by now that they have a version.
+func (s *server) hasHeard(version uint32) bool {
+	return version > s.atStart || time.Since(s.started) >= hearing
+}
+
 // makeVersions makes the versions that are asked for: they are sealed, and in the
 // escrow, before anybody gets them.
 func (s *server) makeVersions(d *provision.Domain) error {
@@ -57,7 +67,7 @@ func (s *server) makeVersions(d *provision.Domain) error {
 		}
 		return nil
 	})
-	if errors.Is(err, provision.ErrNoKeys) || err == nil && !due {
+	if errors.Is(err, provision.ErrNoKeys) || err == nil && (!due || !s.hasHeard(state.Settings.DomainKeyVersion())) {
 		return nil
 	}
 	if err != nil {

@@ -175,12 +175,41 @@ func (k *Keyring) Settle(s *manifest.Settings) (forgot bool) {
 	k.change.Lock()
 	defer k.change.Unlock()
 	for _, version := range s.DomainKey.Forgotten {
-		if k.Holds(version) && version != k.Current() && version < k.Newest() {
-			k.forget(version)
-			forgot = true
-		}
+		forgot = k.drop(version) || forgot
 	}
 	return forgot
+}
+
+// Retire drops the versions below least that are held, but for the current one,
+// and reports whether there were any. They can be adopted again.
+func (k *Keyring) Retire(least uint32) (dropped bool) {
+	k.change.Lock()
+	defer k.change.Unlock()
+	for version := uint32(1); version < min(least, k.Newest()); version++ {
+		dropped = k.drop(version) || dropped
+	}
+	return dropped
+}
+
+// Lacks reports whether a version from least on, up to the newest one, is neither
+// held nor forgotten by the manifest of s.
+func (k *Keyring) Lacks(least uint32, s *manifest.Settings) bool {
+	for version := max(least, 1); version < k.Newest(); version++ {
+		if !k.Holds(version) && !slices.Contains(s.DomainKey.Forgotten, version) {
+			return true
+		}
+	}
+	return false
+}
+
+// drop forgets a version that can be spared, and reports whether it was held. The
+// caller must hold k.change.
+func (k *Keyring) drop(version uint32) bool {
+	if !k.Holds(version) || version == k.Current() || version >= k.Newest() {
+		return false
+	}
+	k.forget(version)
+	return true
 }
 
 // forget drops a version, not the last one. The caller must hold k.change.

@@ -51,10 +51,11 @@ type Client struct {
 	// Heads, if not nil, is told what the server knows of the log of negative facts.
 	Heads Heads
 
-	haste   haste
-	said    said    // of servers
-	telling telling // on the channel that is open
-	unkept  bool    // keys that were fetched are not kept yet
+	haste      haste
+	retirement retirement
+	said       said    // of servers
+	telling    telling // on the channel that is open
+	unkept     bool    // keys that were fetched are not kept yet
 }
 
 // A Known is the domain of a program, once it knows it. It is safe for concurrent
@@ -326,13 +327,15 @@ func (s *session) getManifests(ctx context.Context, after uint64) error {
 // fetch gets the keys if the server has some that are not held.
 func (s *session) fetch(ctx context.Context, r Report) error {
 	held := s.Holder.version()
-	if r.Keys <= held && !s.haste.wants(held) {
+	again := r.Keys > 0 && s.retirement.lacking
+	if r.Keys <= held && !s.haste.wants(held) && !again {
 		return nil
 	}
 	m, err := s.ask(ctx, message{kind: getKeys})
-	if err != nil || r.Keys <= held { // the server hurries now
+	if err != nil || r.Keys <= held && !again { // the server hurries now
 		return err
 	}
+	s.retirement.lacking = false // if the server lacks it too, it says so again
 	if m.kind == refused {
 		return nil // not yet
 	}

@@ -27,6 +27,7 @@ type Members struct {
 	mu       sync.Mutex
 	known    map[overview.ID]*member
 	revision uint64 // rises with what is worth telling at once
+	newest   uint32 // version of the DomainKey that a peer has said it has
 }
 
 // A member is known by its own channel, or because another one told of it.
@@ -67,9 +68,10 @@ func addressOf(conn net.Conn) string {
 // heard takes note of a heartbeat, and of how the peer is judged now.
 func (at *attendance) heard(p channel.Peer, r Report) {
 	at.peer, at.report = p, r
+	at.all.mu.Lock()
+	defer at.all.mu.Unlock()
+	at.all.newest = max(at.all.newest, r.Keys)
 	if at.id != (overview.ID{}) {
-		at.all.mu.Lock()
-		defer at.all.mu.Unlock()
 		at.enter()
 	}
 }

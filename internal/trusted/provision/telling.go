@@ -65,6 +65,9 @@ func (s *session) tell(ctx context.Context, every time.Duration) error {
 		return fmt.Errorf("%w: kind %d, want members", ErrMessage, m.kind)
 	}
 	t.when, t.what = time.Now(), now
+	if s.Leased && len(m.members) > 0 {
+		s.heed(m.members[0], &s.domain.State().Settings, t.when)
+	}
 	if t.server == nil {
 		return nil
 	}
@@ -78,6 +81,9 @@ func (s *Server) tellBack(ctx context.Context, d *Domain, at *attendance, p chan
 		return message{}, err
 	}
 	list := []overview.Member{s.Self.member(ctx, d, s.Holder)}
+	if s.Role == channel.DKeyServer {
+		list[0].Rewrap.Done = s.Members.needed(time.Now(), time.Duration(d.State().Settings.Lease)*time.Hour)
+	}
 	if p.Role == channel.DKeyServer {
 		list = append(list, s.Members.list(at.id)...)
 	}
