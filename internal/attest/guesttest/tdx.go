@@ -4,6 +4,7 @@
 package guesttest
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,6 +28,7 @@ var intelVendor = []byte{0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0
 type TDX struct {
 	Root    *x509.Certificate
 	Terms   issue.Terms // of the machine and its collateral; may be changed
+	Version uint16      // of its quotes, 4 or 5; 0: 4
 	fleet   *issue.Fleet
 	machine *issue.Machine
 }
@@ -90,15 +92,19 @@ func Guest(reportData [64]byte) tdx.Report {
 	}
 }
 
-// Quote signs a report of TDX 1.0 as a quote of version 4.
+// Quote signs a report of TDX 1.0 as a quote.
 func (m *TDX) Quote(r tdx.Report) ([]byte, error) {
 	const keyTypeP256, teeTDX, certTypePCKChain, certTypeQEReport = 2, 0x81, 5, 6
+	const bodyType10, body10Size = 2, 584
 	le := binary.LittleEndian
-	b := le.AppendUint16(nil, 4)
+	b := le.AppendUint16(nil, cmp.Or(m.Version, 4))
 	b = le.AppendUint16(b, keyTypeP256)
 	b = le.AppendUint32(b, teeTDX)
 	b = append(append(b, 0, 0, 0, 0), intelVendor...)
 	b = append(b, make([]byte, 20)...)
+	if m.Version == 5 {
+		b = le.AppendUint32(le.AppendUint16(b, bodyType10), body10Size)
+	}
 	for _, f := range [][]byte{r.TEETCBSVN[:], r.MRSEAM[:], r.MRSignerSEAM[:], r.SEAMAttributes[:]} {
 		b = append(b, f...)
 	}

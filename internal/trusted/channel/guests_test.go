@@ -107,6 +107,9 @@ func (s *guestScene) prove(d [64]byte) (e attest.Evidence, err error) {
 			s.body(&body)
 		}
 		e.Kind = attest.TDXQuote4
+		if s.tdx.Version == 5 {
+			e.Kind = attest.TDXQuote5
+		}
 		e.Quote, err = s.tdx.Quote(body)
 	}
 	if s.evidence != nil {
@@ -147,8 +150,11 @@ func (s *guestScene) run(t testing.TB) (cache, server result) {
 func TestGuests(t *testing.T) {
 	r := guesttest.Guest([64]byte{})
 	measurement, hostData := guesttest.Measured()
-	for name, isSNP := range map[string]bool{"TDX": false, "SEV-SNP": true} {
+	for name, isSNP := range map[string]bool{"TDX": false, "TDX, version 5": false, "SEV-SNP": true} {
 		s := newGuestScene(t, isSNP)
+		if name == "TDX, version 5" {
+			s.tdx.Version = 5
+		}
 		cache, server := s.run(t)
 		if cache.err != nil || server.err != nil {
 			t.Errorf("%s: guest %v, enclave %v", name, cache.err, server.err)
