@@ -232,8 +232,11 @@ func (s startedNodes) ideas() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	idea := func(command, does string) { fmt.Fprintf(w, "  %s\t# %s\n", command, does) }
 	fmt.Fprintf(w, "  D=%s\n", shellWord(s.Data))
-	if last := s.Nodes[len(s.Nodes)-1]; last.Profile != "" {
-		idea(program()+" key list --profile "+last.Profile, "every node has all keys")
+	for _, n := range slices.Backward(s.Nodes) {
+		if n.Admitted && n.Profile != "" {
+			idea(program()+" key list --profile "+n.Profile, "every node has all keys")
+			break
+		}
 	}
 	idea(program()+" domain status --door $D/node1/domain/door.sock", "as its operator sees it")
 	idea("kill -9 $(cat $D/node1/dkeyserver.pid)", "the root: what runs does not need it")

@@ -12,7 +12,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,16 +28,18 @@ var errCertificate = errors.New("another server has answered")
 
 // await returns when all nodes that the domain admits serve.
 func (s *Site) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
+	own, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
 	client := s.client()
 	defer client.CloseIdleConnections()
+	patience := time.AfterFunc(serveTimeout/10, func() { s.o.Say("not all nodes serve yet:\n" + s.tails()) })
+	defer patience.Stop()
 	for _, n := range s.Nodes {
 		if !n.Admitted {
 			continue
 		}
-		if err := n.await(ctx, client); err != nil {
-			return err
+		if err := n.await(own, client); err != nil {
+			return fmt.Errorf("%w\n%s", err, s.tails())
 		}
 	}
 	return nil
@@ -54,6 +58,7 @@ func (s *Site) client() *http.Client {
 	}}}
 }
 
+// await returns when the node serves, or never will.
 func (n *Node) await(ctx context.Context, client *http.Client) error {
 	for {
 		err := n.ready(ctx, client)
@@ -61,17 +66,15 @@ func (n *Node) await(ctx context.Context, client *http.Client) error {
 			return nil
 		}
 		if i := slices.IndexFunc(n.parts, func(p *part) bool { return p.pid() == 0 }); i >= 0 {
-			return fmt.Errorf("%s has ended\n%s", n.parts[i].name, n.parts[i].tail())
+			return fmt.Errorf("%s has ended", n.parts[i].name)
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not serve: %w\n%s", n.Name, err, n.tails())
-		case <-time.After(20 * time.Millisecond):
+		if wait(ctx, 20*time.Millisecond) != nil {
+			return fmt.Errorf("%s does not serve: %w", n.Name, err)
 		}
 	}
 }
 
-// Ready returns nil if the node's manager says that all works.
+// ready returns nil if the node's manager says that all works.
 func (n *Node) ready(ctx context.Context, client *http.Client) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+"/readyz", nil)
 	if err != nil {
@@ -89,22 +92,28 @@ func (n *Node) ready(ctx context.Context, client *http.Client) error {
 	return fmt.Errorf("its manager says %s", bytes.TrimSpace(body))
 }
 
-// tails are the last lines of all programs of a node.
-func (n *Node) tails() string {
-	var b bytes.Buffer
-	for _, p := range n.parts {
-		fmt.Fprintf(&b, "%s, in %s:\n%s\n", p.program, p.logFile(), p.tail())
+// tails is the last line of each program, as far as it is in its log.
+func (s *Site) tails() string {
+	var b strings.Builder
+	for _, n := range s.Nodes {
+		for _, p := range n.parts {
+			fmt.Fprintf(&b, "  %s: %s\n", p.logFile(), p.tail())
+		}
 	}
-	return b.String()
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// tail is the last of what a part has printed.
+// slogTime begins the lines of a log.
+var slogTime = regexp.MustCompile(`^time=\S+ level=`)
+
+// tail is the last line that a part has printed, or its beginning.
 func (p *part) tail() string {
-	const lines = 3
+	const most = 200 // bytes
 	b, err := os.ReadFile(p.logFile())
 	if err != nil {
 		return err.Error()
 	}
-	all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-	return string(bytes.Join(all[max(len(all)-lines, 0):], []byte("\n")))
+	b = bytes.TrimSpace(b)
+	b = slogTime.ReplaceAll(b[bytes.LastIndexByte(b, '\n')+1:], nil)
+	return string(b[:min(len(b), most)])
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrPostgres is returned where there is no PostgreSQL, or none that starts.
@@ -25,43 +26,61 @@ const (
 	postgresAccount = "postgres" // that runs the server where we are root, as it refuses to run as that
 )
 
-// startDatabase finds the database of the domain, or starts its own.
-func (s *Site) startDatabase(ctx context.Context) error {
-	file := filepath.Join(s.o.Dir, databaseFile)
-	named, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	s.settings.database = strings.TrimSpace(string(named))
-	if s.o.Database != "" {
-		s.settings.database = s.o.Database
-		if err := replace(file, []byte(s.o.Database+"\n"), 0o600); err != nil { // it may have a password
+// findDatabase finds out which database the domain has, and whether it can, before
+// anything is made.
+func (s *Site) findDatabase() error {
+	s.settings.database = s.o.Database
+	if s.o.Database == "" {
+		named, err := os.ReadFile(filepath.Join(s.o.Dir, databaseFile))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		s.settings.database = strings.TrimSpace(string(named))
 	}
-	if s.settings.database == "" {
-		return s.startPostgres(ctx)
+	if s.settings.database != "" {
+		u, err := url.Parse(s.settings.database)
+		if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+			return errors.New("the database is no URL as postgres://USER@HOST/DATABASE") // it may have a password
+		}
+		s.Database = "PostgreSQL at " + u.Host + u.Path
+		return nil
 	}
-	u, err := url.Parse(s.settings.database)
-	if err != nil {
-		return fmt.Errorf("the URL of the database in %s cannot be read", file)
-	}
-	s.Database = "PostgreSQL at " + u.Host + u.Path
-	return nil
-}
-
-// startPostgres starts a PostgreSQL that keeps its data in the directory. It listens
-// on a unix socket there, so files' permissions say who may use it.
-func (s *Site) startPostgres(ctx context.Context) error {
+	dir := filepath.Join(s.o.Dir, postgresDir)
+	u := url.URL{Scheme: "postgres", User: url.User(databaseUser), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}
+	s.settings.database, s.Database = u.String(), "PostgreSQL of its own, in "+dir
 	bin, err := findPostgres()
 	if err != nil {
 		return err
 	}
 	account, err := postgresUser()
-	if err != nil {
-		return err
+	s.postgres = &part{
+		name: "PostgreSQL", program: "postgres", path: filepath.Join(bin, "postgres"), dir: s.o.Dir,
+		args: []string{"-D", postgresHandle, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + postgresHandle, "-c", "max_connections=200"},
+		env:  s.o.Environ, user: account, signal: syscall.SIGINT,
+		ready: regexp.MustCompile(`ready to accept connections`), spawner: s.spawner, say: s.o.Say,
 	}
-	dir := filepath.Join(s.o.Dir, postgresDir)
+	return err
+}
+
+// keepDatabase notes a database that was named, for the next start.
+func (s *Site) keepDatabase() error {
+	if s.o.Database == "" {
+		return nil
+	}
+	return replace(filepath.Join(s.o.Dir, databaseFile), []byte(s.o.Database+"\n"), 0o600)
+}
+
+// postgresHandle is the data directory as the server knows it, whose account may not
+// reach it by its name, such as one in root's home.
+const postgresHandle = "/proc/self/fd/3"
+
+// startPostgres starts the PostgreSQL of the directory, if it has one. It listens on a
+// unix socket there, so files' permissions say who may use it.
+func (s *Site) startPostgres(ctx context.Context) error {
+	if s.postgres == nil {
+		return nil
+	}
+	dir, account := filepath.Join(s.o.Dir, postgresDir), s.postgres.user
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -70,32 +89,33 @@ func (s *Site) startPostgres(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := os.Remove(s.postgres.logFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	handle, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	// The server's account may not reach the directory by its name, such as one in
-	// root's home.
-	const name = "/proc/self/fd/3"
+	s.postgres.files = []*os.File{handle}
 	if _, err := os.Lstat(filepath.Join(dir, "PG_VERSION")); errors.Is(err, fs.ErrNotExist) {
-		if err := s.initPostgres(ctx, bin, name, handle, account); err != nil {
+		if err := s.initPostgres(ctx, handle); err != nil {
 			return err
 		}
 	}
-	s.postgres = &part{
-		name: "PostgreSQL", program: "postgres", path: filepath.Join(bin, "postgres"), dir: s.o.Dir,
-		args: []string{"-D", name, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + name, "-c", "max_connections=200"},
-		env:  s.o.Environ, user: account, files: []*os.File{handle}, signal: syscall.SIGINT,
-		ready: regexp.MustCompile(`ready to accept connections`), spawner: s.spawner, say: s.o.Say,
+	for end := time.Now().Add(endTimeout); ; {
+		err := s.postgres.start(ctx)
+		if err == nil || !strings.Contains(err.Error(), "postmaster.pid") || time.Now().After(end) {
+			return err
+		}
+		if err := wait(ctx, endTimeout/100); err != nil { // that of a start that was killed still ends
+			return err
+		}
 	}
-	u := url.URL{Scheme: "postgres", User: url.User(databaseUser), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}
-	s.settings.database, s.Database = u.String(), "PostgreSQL of its own, in "+dir
-	return s.postgres.start(ctx)
 }
 
 // initPostgres makes the data of a server. A start that was cut off here begins it
 // again.
-func (s *Site) initPostgres(ctx context.Context, bin, name string, handle *os.File, account *syscall.Credential) error {
+func (s *Site) initPostgres(ctx context.Context, handle *os.File) error {
 	left, err := os.ReadDir(handle.Name())
 	if err != nil {
 		return err
@@ -105,8 +125,8 @@ func (s *Site) initPostgres(ctx context.Context, bin, name string, handle *os.Fi
 			return err
 		}
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", name, "-U", databaseUser, "-A", "trust", "-E", "UTF8", "--locale=C")
-	cmd.Env, cmd.Dir, cmd.ExtraFiles, cmd.SysProcAttr = s.o.Environ, "/", []*os.File{handle}, &syscall.SysProcAttr{Credential: account}
+	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(s.postgres.path), "initdb"), "-D", postgresHandle, "-U", databaseUser, "-A", "trust", "-E", "UTF8", "--locale=C")
+	cmd.Env, cmd.Dir, cmd.ExtraFiles, cmd.SysProcAttr = s.o.Environ, "/", []*os.File{handle}, &syscall.SysProcAttr{Credential: s.postgres.user}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w that starts: initdb: %w\n%s", ErrPostgres, err, strings.TrimSpace(string(out)))
 	}

@@ -108,9 +108,13 @@ func (n *Node) Programs() []Program {
 	return all
 }
 
+// ErrInterrupted is returned where the context ends before all nodes serve.
+var ErrInterrupted = errors.New("interrupted before all nodes served; the next start goes on")
+
 // Start makes the domain, if there is none, starts all programs, and returns when
 // every node that the domain admits serves. They run until Close is called.
-// Errors: ErrPrograms, ErrDirectory, ErrPorts, ErrPostgres, dev.ErrLost.
+// Errors: ErrPrograms, ErrDirectory, ErrPorts, ErrPostgres,
+// ErrInterrupted, dev.ErrLost.
 func Start(ctx context.Context, o Options) (*Site, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -129,6 +133,9 @@ func Start(ctx context.Context, o Options) (*Site, error) {
 	}
 	s.spawner = newSpawner()
 	if err := s.start(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = ErrInterrupted // and not what that has led to
+		}
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -151,6 +158,9 @@ func (s *Site) start(ctx context.Context) error {
 	if err := s.place(); err != nil {
 		return err
 	}
+	if err := s.findDatabase(); err != nil {
+		return err
+	}
 	host, _, err := net.SplitHostPort(s.o.Listen)
 	if err != nil {
 		return err
@@ -169,7 +179,7 @@ func (s *Site) start(ctx context.Context) error {
 	if err := s.openDomain(ctx); err != nil {
 		return err
 	}
-	if err := s.startDatabase(ctx); err != nil {
+	if err := s.startPostgres(ctx); err != nil {
 		return err
 	}
 	for i, n := range s.Nodes {
@@ -180,7 +190,10 @@ func (s *Site) start(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.beside.Go(func() { s.refresh(background) })
-	return s.await(ctx)
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	return s.keepDatabase()
 }
 
 // Close ends all programs in order, each after those that need it.

@@ -256,6 +256,10 @@ func TestRefusals(t *testing.T) {
 		{"no port", func(t *testing.T, o *Options) { o.Listen = "127.0.0.1" }, nil, `listen on "127.0.0.1"`},
 		{"named port", func(t *testing.T, o *Options) { o.Listen = "127.0.0.1:https" }, nil, "the port is no number"},
 		{"other's address", func(t *testing.T, o *Options) { o.Listen = "192.0.2.1:0" }, ErrPorts, "192.0.2.1"},
+		{"no database", func(_ *testing.T, o *Options) { o.Database = "http://ehsm@127.0.0.1/ehsm" }, nil, "no URL as postgres://"},
+		{"database of the start before", func(t *testing.T, o *Options) {
+			made("node1/domain/genesis.json", "node1/machine/machine.secret", "fleet/fleet.pem", "signer", "database")(t, o)
+		}, nil, "no URL as postgres://"},
 		{"in use", func(t *testing.T, o *Options) {
 			if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 				t.Fatal(err)
