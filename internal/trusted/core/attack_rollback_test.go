@@ -185,6 +185,14 @@ var lies = []attack{
 		a.bring(enabled)
 		return err == nil && answer.Code == codeOK || a.usable(0, a.alice, key)
 	}},
+	{"a key that was changed, left out when it is deleted", func(a *attacker) bool {
+		key := a.alice.createKey()
+		a.alter(a.domain, a.alice, key, func(k *record.Key) { k.Expires = a.now.Add(time.Hour).UnixMilli() })
+		a.usable(small, a.alice, key)
+		a.flush()
+		delete(a.rows, a.alice.keyRecord(key))
+		return a.succeeds(small, "DeleteKey", a.alice.body(named(key)))
+	}},
 	{"an answer resolved twice", func(a *attacker) bool {
 		key := a.alice.createKey()
 		a.outcome = func(*wire.Answer) wire.Outcome { return unresolved }
