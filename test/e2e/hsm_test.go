@@ -153,12 +153,14 @@ func TestHSMRoot(t *testing.T) {
 	h := newSidecar(t)
 	k1 := h.initKey(t, "gcm", "k1")
 	h.start(t, "gcm", "k1")
-	s, settings := emptySite(t, bin, 1)
+	s, settings := emptySite(t, bin, 2)
 	n := s.machines[0]
 	refusedDrafts(t, s, settings, "unix:"+h.socket)
 	n.hsm, settings.HSMWithoutTEE = "unix:"+h.socket, true
 	s.found(t, settings)
-	s.up(t)
+	n.start(t, partServer)
+	n.start(t, partCache)
+	n.g.start(t)
 	n.said(t, 0, `warning: hsmWithoutTEE: no protection against this host`)
 	if out, errs, err := n.operator("status"); err != nil || !strings.Contains(out, "no protection against this host") {
 		t.Errorf("status: %v: %s%s", err, out, errs)
@@ -170,6 +172,15 @@ func TestHSMRoot(t *testing.T) {
 	n.parts[partServer].kill()
 	server()
 
+	t.Run("worker without the HSM", func(t *testing.T) {
+		two := s.machines[1]
+		two.start(t, partServer)
+		two.said(t, 0, `the DomainKey is kept in memory only.*its root is hsm`)
+		if _, err := os.Stat(filepath.Join(two.path("domain"), bundle)); err == nil {
+			t.Error("it keeps a bundle that takes no HSM")
+		}
+		two.parts[partServer].kill()
+	})
 	t.Run("token pulled", func(t *testing.T) {
 		away := filepath.Join(h.Dir, "away")
 		rename(t, h.token, away)
@@ -360,8 +371,8 @@ func foreignBundle(t *testing.T, n *node, settings manifest.Settings) []byte {
 func hostWithPIN(t *testing.T, s *site, h *sidecar) {
 	n := s.machines[0]
 	// With the genuine programs, on a processor of his own.
-	thief := s.addMachine(t, 1, n.bin, "fleet")
-	s.machines = s.machines[:1]
+	thief := s.addMachine(t, 2, n.bin, "fleet")
+	s.machines = s.machines[:2]
 	thief.hsm = n.hsm
 	if err := os.Mkdir(thief.path("domain"), 0o700); err != nil {
 		t.Fatal(err)

@@ -262,8 +262,11 @@ func (t *Token) Unwrap(context [hsm.ContextSize]byte, w hsm.Wrapped) (key []byte
 
 // configured refuses labels that the operator of the host has not named.
 func (t *Token) configured(label string) error {
-	if !slices.Contains(t.settings.Keys, label) {
+	switch {
+	case !slices.Contains(t.settings.Keys, label):
 		return fmt.Errorf("%w: %q is not in EHSM_HSM_KEYS", ErrKey, label)
+	case !hsm.ValidLabel(label):
+		return fmt.Errorf("%w: %q is no label", ErrKey, label)
 	}
 	return nil
 }
