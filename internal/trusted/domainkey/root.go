@@ -40,11 +40,11 @@ func kept(p tee.Platform, root manifest.Root) error {
 func admit(p tee.Platform, t *manifest.Terms) error {
 	protected := !p.Simulated() && !p.Identity().Debug
 	switch {
-	case p.Simulated() && !t.Settings.AllowSim:
+	case p.Simulated() && !t.Settings.AllowSim: // check+: simulated: the next case refuses as well, with another text
 		return ErrSimulated
-	case !protected && !t.Settings.AllowSim:
+	case !protected && !t.Settings.AllowSim: // check: debug
 		return fmt.Errorf("%w, nor TEEs in debug mode", ErrSimulated)
-	case !protected && t.Root == manifest.HSM && !t.Settings.HSMWithoutTEE:
+	case !protected && t.Root == manifest.HSM && !t.Settings.HSMWithoutTEE: // check: hsm-without-tee
 		// Such a host has all that the seal key takes, and the HSM serves it.
 		return fmt.Errorf("%w for its HSM: hsmWithoutTEE is not set", ErrSimulated)
 	}

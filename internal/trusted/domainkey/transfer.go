@@ -78,7 +78,7 @@ func Unseal(dir string, p tee.Platform, home *secret.Home, s *manifest.State) (*
 // on this machine. p must keep it as the domain asks for. Errors: ErrRoot,
 // tee.ErrNoSealKey.
 func (k *Keyring) Seal(dir string, p tee.Platform) error {
-	if err := kept(p, k.root); err != nil {
+	if err := kept(p, k.root); err != nil { // check: seal-root
 		return err
 	}
 	var bundle []byte

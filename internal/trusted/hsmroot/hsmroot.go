@@ -88,8 +88,11 @@ func (p *Platform) NewSealKey(policy tee.Policy) (tee.KeyRequest, secret.Bytes, 
 		return tee.KeyRequest{}, secret.Bytes{}, err
 	}
 	defer again.Zero()
-	if !again.Equal(half) || p.label != "" && w.Label != p.label {
+	if !again.Equal(half) { // check: wraps-right
 		return tee.KeyRequest{}, secret.Bytes{}, fmt.Errorf("%w: it does not unwrap what it has wrapped", ErrHSM)
+	}
+	if p.label != "" && w.Label != p.label { // check: label-asked
+		return tee.KeyRequest{}, secret.Bytes{}, fmt.Errorf("%w: it has wrapped with %q, asked for %q", ErrHSM, w.Label, p.label)
 	}
 	q.Info = appendInfo(w, q.Info)
 	key, err := derive(q, inner, half)
@@ -110,15 +113,15 @@ func (p *Platform) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 		defer inner.Zero()
 	}
 	switch {
-	case errors.Is(err, tee.ErrNoSealKey):
+	case errors.Is(err, tee.ErrNoSealKey): // check+: no-seal-key: the next case but one refuses as well, with less to say
 		return secret.Bytes{}, fmt.Errorf("%w, and an HSM alone would serve its host", err)
-	case parseErr != nil:
+	case parseErr != nil: // check: key-information
 		return secret.Bytes{}, parseErr
-	case err != nil:
+	case err != nil: // check+: tee-half: derive refuses the key that is not there
 		return secret.Bytes{}, err
 	}
 	half, err := p.module.Unwrap(q.KeyID, w)
-	if err != nil {
+	if err != nil { // check+: hsm-half: derive refuses the key that is not there
 		return secret.Bytes{}, err
 	}
 	defer half.Zero()
@@ -128,11 +131,11 @@ func (p *Platform) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
 // derive returns the key that takes both halves. It is bound to the whole request,
 // so that of nothing that the host could change two values give one key.
 func derive(q tee.KeyRequest, inner, half secret.Bytes) (secret.Bytes, error) {
-	if inner.Len() != 32 || inner.Equal(secret.New(make([]byte, 32))) {
+	if inner.Len() != 32 || inner.Equal(secret.New(make([]byte, 32))) { // check: tee-gives-a-key
 		// Without this half, the other would be all that it takes.
 		return secret.Bytes{}, fmt.Errorf("%w: the platform returned a key of %d bytes or of zeros", tee.ErrKeyRequest, inner.Len())
 	}
-	if half.Len() != hsm.KeySize {
+	if half.Len() != hsm.KeySize { // check: hsm-gives-a-key
 		return secret.Bytes{}, fmt.Errorf("%w: %d bytes, want %d", ErrHSM, half.Len(), hsm.KeySize)
 	}
 	both := append(append(make([]byte, 0, 64), inner.Expose()...), half.Expose()...)

@@ -150,6 +150,22 @@ func TestChangedRequests(t *testing.T) {
 	}
 }
 
+// TestForeignInformation has key information that is none of an HSM, on a TEE and
+// with an HSM that answer everything.
+func TestForeignInformation(t *testing.T) {
+	p := New(answering{node(), bytes.Repeat([]byte{6}, 32)}, fixed{bytes.Repeat([]byte{5}, 32)})
+	for name, info := range map[string][]byte{
+		"none, as of a bundle without an HSM": nil,
+		"of another platform":                 {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17},
+		"of another format":                   append([]byte{2}, appendInfo(hsm.Wrapped{Label: "k", Mechanism: hsm.GCM, Blob: []byte{1}}, nil)[1:]...),
+		"without anything wrapped":            appendInfo(hsm.Wrapped{Label: "k", Mechanism: hsm.GCM}, nil),
+	} {
+		if key, err := p.SealKey(tee.KeyRequest{Policy: tee.BindSigner, SVN: 5, Info: info}); !errors.Is(err, tee.ErrKeyRequest) || key.Len() != 0 {
+			t.Errorf("%s: got %v, want ErrKeyRequest", name, err)
+		}
+	}
+}
+
 // TestBadHSM has HSMs that a bundle must not be sealed under.
 func TestBadHSM(t *testing.T) {
 	for name, spoil := range map[string]func(*hsm.Wrapped, []byte){
