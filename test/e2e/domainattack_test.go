@@ -107,6 +107,7 @@ func (a *attack) another(t *testing.T, path string, by *node, says string) {
 	if filepath.Base(path) == partServer {
 		args = []string{"serve"}
 	}
+	a.distract(t)
 	printed, out := by.g.out.size(), newOutput()
 	p := spawnFile(t, out, a.two.g.environ(env...), path, args...)
 	defer os.RemoveAll(own[1])
@@ -217,6 +218,19 @@ func ended(t *testing.T, r io.Reader) {
 	}
 }
 
+// distract has the root refuse somebody for a reason that it has not had before, as it
+// does not say the same twice in a row. It returns from where on to read.
+func (a *attack) distract(t *testing.T) (printed int) {
+	t.Helper()
+	cfg := channelTLS(t)
+	cfg.NextProtos = []string{hex.EncodeToString(randomBytes(8))}
+	c := tls.Client(a.dial(t), cfg)
+	c.Handshake() // is refused
+	c.Close()
+	a.one.said(t, 0, `peer refused.*`+cfg.NextProtos[0])
+	return a.one.g.out.size()
+}
+
 // strangers speak no TLS, or not ours.
 func (a *attack) strangers(t *testing.T) {
 	for name, edit := range map[string]func(*tls.Config){
@@ -227,7 +241,7 @@ func (a *attack) strangers(t *testing.T) {
 		"the local channel": func(c *tls.Config) { c.NextProtos = []string{"ehsm-local/1"} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			printed := a.one.g.out.size()
+			printed := a.distract(t)
 			cfg := channelTLS(t)
 			edit(cfg)
 			c := tls.Client(a.dial(t), cfg)
@@ -238,7 +252,7 @@ func (a *attack) strangers(t *testing.T) {
 	}
 	for name, sent := range map[string]string{"HTTP": "GET / HTTP/1.1\r\n\r\n", "zeros": strings.Repeat("\x00", 64)} {
 		t.Run(name, func(t *testing.T) {
-			printed := a.one.g.out.size()
+			printed := a.distract(t)
 			c := a.dial(t)
 			io.WriteString(c, sent)
 			ended(t, c)
@@ -330,7 +344,7 @@ func (a *attack) middle(t *testing.T) {
 		client.CloseWrite()
 		wg.Wait()
 	})
-	printed := a.one.g.out.size()
+	printed := a.distract(t)
 	a.fetchVia(t, address, `refused`)
 	a.one.said(t, printed, `peer refused.*made for another purpose or peer`)
 }
@@ -376,7 +390,7 @@ func (a *attack) recorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	session := <-said
-	printed := a.one.g.out.size()
+	printed := a.distract(t)
 	c := a.dial(t)
 	go io.Copy(io.Discard, c)
 	c.Write(session)
@@ -392,7 +406,7 @@ func (a *attack) quote(t *testing.T) {
 	_, quote := a.tenant.on(a.two.g).quote(t, randomBytes(64))
 	for name, role := range map[string]string{"as a dkeycache": "dkeycache", "as a dkeyserver": "dkeyserver"} {
 		t.Run(name, func(t *testing.T) {
-			printed := a.one.g.out.size()
+			printed := a.distract(t)
 			c := tls.Client(a.dial(t), channelTLS(t))
 			domain, err := hex.DecodeString(a.domain)
 			if err != nil {

@@ -138,9 +138,24 @@ func TestKilledAtEachStep(t *testing.T) {
 	t.Run("provisioning", func(t *testing.T) { t.Parallel(); testProvisioningKilled(t, programs) })
 }
 
-func testProvisioningKilled(t *testing.T, programs string) {
-	s := newSiteOf(t, programs, 2, nil)
+// strangerAt makes a site of two machines and a third, which the manifest does not
+// admit, and whose dkeycache asks the second.
+func strangerAt(t *testing.T, programs string) (s *site, asks func(*testing.T)) {
+	s = newSiteOf(t, programs, 3, func(m *manifest.Settings) { m.Platforms = m.Platforms[:2] })
+	three := s.machines[2]
+	s.machines = s.machines[:2]
+	three.bare = true
 	s.up(t)
+	return s, func(t *testing.T) {
+		if p := three.parts[partCache]; p != nil {
+			p.kill()
+		}
+		three.start(t, partCache)
+	}
+}
+
+func testProvisioningKilled(t *testing.T, programs string) {
+	s, stranger := strangerAt(t, programs)
 	first := s.machines[0].g.enroll(t)
 	key := first.createAES(t)
 	sealed := sealedBy(t, first, key)
@@ -168,6 +183,8 @@ func testProvisioningKilled(t *testing.T, programs string) {
 		{partServer, "provision.manifest dkeyserver", two.newManifest},
 		{partCache, "provision.manifest dkeycache", two.newManifest},
 		{partCore, "provision.manifest core", two.newManifest},
+		{partServer, "replace.write waiting.json", stranger},
+		{partServer, "replace.rename waiting.json", stranger},
 		{partServer, "replace.write manifest-5.json", two.newManifest},
 		{partServer, "replace.rename manifest-6.json", two.newManifest},
 		{partServer, "replace.renamed manifest-7.json", two.newManifest},
@@ -186,6 +203,8 @@ func testProvisioningKilled(t *testing.T, programs string) {
 			}
 		})
 	}
+	two.said(t, 0, `a machine waits for admission`)
+
 	// What the worker has on its disk is enough, without the root.
 	s.machines[0].parts[partServer].kill()
 	two.said(t, 0, fmt.Sprintf(`manifests are written.*version=%d`, s.last.Version))
@@ -258,8 +277,7 @@ func (n *node) foundIn(t *testing.T, dir string) {
 // testDiskFull has no room for what a dkeyserver writes. It says so, serves on, and
 // writes when there is room again.
 func testDiskFull(t *testing.T, programs string) {
-	s := newSiteOf(t, programs, 2, nil)
-	s.up(t)
+	s, stranger := strangerAt(t, programs)
 	one, two := s.machines[0], s.machines[1]
 	first := one.g.enroll(t)
 	key := first.createAES(t)
@@ -323,5 +341,15 @@ func testDiskFull(t *testing.T, programs string) {
 		if b := s.read(t, filepath.Join(two.path("domain"), manifest.FileName(2))); !bytes.Equal(b, s.read(t, filepath.Join(one.path("domain"), manifest.FileName(2)))) {
 			t.Error("the manifest is another one")
 		}
+	})
+	t.Run("the list of machines that wait", func(t *testing.T) {
+		printed := two.g.out.size()
+		two.fails(t, "replace.write waiting.json", "full")
+		stranger(t)
+		two.said(t, printed, `list of waiting machines is not written.*no space left on device`)
+		served(t)
+		printed = two.g.out.size()
+		two.mends(t)
+		two.said(t, printed, `a machine waits for admission`)
 	})
 }
