@@ -74,8 +74,9 @@ func TestRoots(t *testing.T) {
 			continue
 		}
 		if row.want == nil {
-			if k, _, err := Open(dir, row.p, secret.NewHeap()); err != nil || k.Seal(dir, row.p) != nil {
-				t.Errorf("%s: Open and Seal: got %v", row.name, err)
+			k, s, err := Open(dir, row.p, secret.NewHeap())
+			if err != nil || k.Seal(dir, row.p) != nil || k.Restore(filepath.Join(t.TempDir(), "restored"), row.p, s, nil) != nil {
+				t.Errorf("%s: Open, Seal and Restore: got %v", row.name, err)
 			}
 			continue
 		}
@@ -102,6 +103,9 @@ func TestRoots(t *testing.T) {
 		copied, err := Import(secret.NewHeap(), s, k.Export())
 		if err != nil {
 			t.Fatal(err)
+		}
+		if err := copied.Restore(filepath.Join(t.TempDir(), "restored"), row.p, s, nil); !errors.Is(err, row.want) {
+			t.Errorf("%s: Restore: got %v, want %v", row.name, err, row.want)
 		}
 		if err := copied.Seal(dir, row.p); row.want == ErrRoot && !errors.Is(err, ErrRoot) {
 			t.Errorf("%s: Seal: got %v, want ErrRoot", row.name, err)
