@@ -183,6 +183,7 @@ func New(cfg Config) (*Core, error) {
 
 // Info implements wire.Core.
 func (c *Core) Info(context.Context) (wire.Info, error) {
+	c.reach(0, c.clock.micros()) // also where nobody asks for anything
 	i, t := c.info, c.terms.Load()
 	i.OpenEnrollment, i.Manifest, i.DomainKey = t.settings.PlainEnrollment(), t.version, c.keys.Current()
 	return i, nil
@@ -191,7 +192,6 @@ func (c *Core) Info(context.Context) (wire.Info, error) {
 // Checkpoint implements wire.Core. It also drops what has expired.
 func (c *Core) Checkpoint(context.Context) (*wire.Answer, error) {
 	now := c.clock.micros()
-	c.reach(0, now) // also where nobody asks for anything
 	c.replays.expire(now / 1000)
 	c.pending.expire(now, func(x *request) { x.takeBack() })
 	return &wire.Answer{Kind: wire.Final, Audit: c.chain.Checkpoint(now)}, nil
