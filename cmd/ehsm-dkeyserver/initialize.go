@@ -56,6 +56,12 @@ func initialize(ctx context.Context, path string, without bool, getenv func(stri
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
+	switch {
+	case draft.Custodians == nil && !without:
+		return errNoCustodians
+	case draft.Custodians != nil && without:
+		return errCustodians
+	}
 	p, err := program.Open(ctx, settings.Platform, settings.Sim, stderr)
 	if err != nil {
 		return err
@@ -67,7 +73,7 @@ func initialize(ctx context.Context, path string, without bool, getenv func(stri
 	again, err := made(settings.Domain, p, draft)
 	if err == nil && !again {
 		tellLeftovers(stderr, settings.Domain)
-		err = create(settings.Domain, p, draft, without)
+		err = create(settings.Domain, p, draft)
 	}
 	if err != nil {
 		return err
@@ -96,14 +102,9 @@ func initialize(ctx context.Context, path string, without bool, getenv func(stri
 }
 
 // create makes the domain of a draft in dir.
-func create(dir string, p tee.Platform, draft *manifest.Draft, without bool) error {
-	switch {
-	case draft.Custodians == nil && !without:
-		return errNoCustodians
-	case draft.Custodians == nil:
+func create(dir string, p tee.Platform, draft *manifest.Draft) error {
+	if draft.Custodians == nil {
 		return domainkey.Create(dir, p, draft, time.Now())
-	case without:
-		return errCustodians
 	}
 	key, err := recovery.Make(draft.Custodians)
 	if err != nil {
