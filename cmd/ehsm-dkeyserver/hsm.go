@@ -111,8 +111,13 @@ func move(settings config.DKeyServer, from, to *hsmroot.Platform, stderr io.Writ
 		return err
 	}
 	defer closeAgain()
-	if !again.Extends(old) || !old.Extends(again) {
+	if !again.Extends(old) || again.Newest() != old.Newest() {
 		return errLost
+	}
+	for v := range old.Newest() { // Extends takes versions that one of them lacks for forgotten
+		if again.Holds(v+1) != old.Holds(v+1) {
+			return errLost
+		}
 	}
 	return nil
 }
