@@ -37,12 +37,23 @@ func (s *Site) openDomain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("domain in %s: %w", dir, err)
 	}
+	s.admitted(state)
+	return nil
+}
+
+// admitted notes which nodes a domain admits. The worker may know of a later manifest
+// than the root, which was perhaps not there when it was submitted.
+func (s *Site) admitted(state *manifest.State) {
+	if len(s.Nodes) > 1 {
+		if worker, err := inForce(s.Nodes[1].path(domainDir)); err == nil && worker.Domain == state.Domain && worker.Version > state.Version {
+			state = worker
+		}
+	}
 	s.Domain, s.Manifest = state.Domain.String(), state.Version
 	for _, n := range s.Nodes {
 		n.Admitted = state.Settings.AnyPlatform ||
 			slices.ContainsFunc(state.Settings.Platforms, func(p manifest.Platform) bool { return p.PPID == n.Number })
 	}
-	return nil
 }
 
 // makeDomain has the first machine make a domain.

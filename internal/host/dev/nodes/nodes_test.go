@@ -13,8 +13,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // actEnv has the test binary act as a program of a node.
@@ -283,6 +285,55 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAdmitted has a manifest that only the worker was there to take.
+func TestAdmitted(t *testing.T) {
+	s := &Site{Nodes: []*Node{{Dir: t.TempDir(), Number: manifest.PPID{1}}, {Dir: t.TempDir(), Number: manifest.PPID{2}}}}
+	settings := manifest.Defaults(manifest.Development)
+	settings.Platforms = []manifest.Platform{{Name: "node-1", PPID: manifest.PPID{1}}, {Name: "node-2", PPID: manifest.PPID{2}}}
+	draft, operator, err := manifest.ThrowAway(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(m *manifest.Manifest, n *Node, name string) {
+		t.Helper()
+		if err := m.Sign(operator); err != nil {
+			t.Fatal(err)
+		}
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		touch(t, n.path(domainDir+"/x"), 0o600)
+		if err := os.WriteFile(n.path(domainDir+"/"+name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	genesis := draft.Complete(make([]byte, 32), nil, time.Now())
+	put(genesis, s.Nodes[0], manifest.GenesisFile)
+	state, err := inForce(s.Nodes[0].path(domainDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(version uint64, one, two bool) {
+		t.Helper()
+		s.admitted(state)
+		if s.Manifest != version || s.Nodes[0].Admitted != one || s.Nodes[1].Admitted != two || s.Domain != state.Domain.String() {
+			t.Errorf("got manifest %d, %v and %v, want %d, %v and %v", s.Manifest, s.Nodes[0].Admitted, s.Nodes[1].Admitted, version, one, two)
+		}
+	}
+	check(1, true, true)
+	put(genesis, s.Nodes[1], manifest.GenesisFile)
+	next, err := state.Follow(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Statement.Settings.Platforms = settings.Platforms[:1]
+	put(next, s.Nodes[1], manifest.FileName(2))
+	check(2, true, false)
+	touch(t, s.Nodes[1].path(domainDir+"/"+manifest.FileName(2)), 0o600) // no manifest, so the root's word counts
+	check(1, true, true)
 }
 
 func TestPorts(t *testing.T) {
