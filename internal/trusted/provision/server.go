@@ -1,7 +1,6 @@
 package provision
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +47,7 @@ type Server struct {
 	// makes room for the newest. Default 1024.
 	Connections int
 
-	said said // of whom was refused
+	said said // of machines that wait
 }
 
 // Serve answers who connects to ln until ctx ends; then it closes ln and all
@@ -158,15 +157,17 @@ func (s *Server) introduce(conn net.Conn) (*Domain, error) {
 	return nil, ErrMessage
 }
 
-// refuse notes who was not let in. Chips of AMD are named in the log only.
+// refuse notes who was not let in. A machine that is not admitted comes again and
+// again, and is worth a line now and then; everything else may be an attack. Chips of
+// AMD are named in the log only.
 func (s *Server) refuse(d *Domain, conn net.Conn, err error) {
 	from := conn.RemoteAddr().String()
-	if host, _, _ := net.SplitHostPort(from); s.said.news(cmp.Or(host, from), err.Error()) {
+	x, waits := errors.AsType[*channel.Stranger](err)
+	if !waits || s.said.news(x.Machine.String(), err.Error()) {
 		s.Log.Warn("peer refused", "from", from, "why", err.Error())
 	}
-	x, ok := errors.AsType[*channel.Stranger](err)
-	if ok && s.Waiting != nil && x.Machine.PPID != [16]byte{} {
-		s.Waiting.Add(verify.Platform{PPID: x.Machine.PPID, Serial: x.Machine.Serial}, conn.RemoteAddr().String(), d.Now())
+	if waits && s.Waiting != nil && x.Machine.PPID != [16]byte{} {
+		s.Waiting.Add(verify.Platform{PPID: x.Machine.PPID, Serial: x.Machine.Serial}, from, d.Now())
 	}
 }
 
