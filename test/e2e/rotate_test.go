@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -179,4 +180,63 @@ func (s *site) restartCores(t testing.TB) {
 		n.g.kill()
 		n.g.start(t)
 	}
+}
+
+// TestRestoreOlderThanRotation loses a site after a rotation. The copy of its records
+// is from before, the backup of the domain from after: both old and new records open.
+func TestRestoreOlderThanRotation(t *testing.T) {
+	t.Parallel()
+	c := newCeremony(t, 2)
+	one, two := c.machines[0], c.machines[1]
+	for _, part := range []string{partServer, partCache} {
+		one.start(t, part)
+	}
+	one.g.start(t)
+	tenant := one.g.enroll(t)
+	key := tenant.createAES(t)
+	sealed := sealedBy(t, tenant, key)
+	old := c.rows(t, tenant)
+	share := func(name string) string { return c.of("share-" + name) }
+	for _, name := range []string{"dave", "erin"} {
+		if err := os.WriteFile(share(name), c.read(t, one.path("domain/share-"+name+".sealed")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.said(t, 0, "the escrow is written")
+	before := c.of("before.backup")
+	c.ehsm(t, 0, "domain", "backup", "--dir", one.path("domain"), "--out", before)
+	version := c.rotate(t, one)
+	c.rewrapped(t, version)
+	late := tenant.createAES(t) // under the new version only
+	lateSealed := sealedBy(t, tenant, late)
+	after := c.of("after.backup")
+	contains(t, c.ehsm(t, 0, "domain", "backup", "--dir", one.path("domain"), "--out", after), "versions 1, 2")
+
+	one.g.kill()
+	clear(one.g.parts)
+	for _, part := range []string{partCache, partServer, partTEE} {
+		one.parts[part].kill()
+	}
+	c.machines = c.machines[1:]
+	c.putBack(t, old)
+	admits := c.of("manifest-3.json")
+	c.admit(t, two, admits)
+	restore := func(backup string, manifests ...string) {
+		p := c.restoring(t, two, append([]string{backup}, manifests...)...)
+		for _, name := range []string{"dave", "erin"} {
+			c.release(t, two, 0, name, share(name))
+		}
+		<-p.exited
+		if p.err != nil {
+			t.Fatalf("the restoration: %v", p.err)
+		}
+		for _, part := range []string{partServer, partCache} {
+			two.start(t, part)
+		}
+		two.g.start(t)
+	}
+	restore(after, admits)
+	opens(t, tenant.on(two.g), key, sealed)
+	opens(t, tenant.on(two.g), late, lateSealed)
+	opens(t, tenant.on(two.g), late, sealedBy(t, tenant.on(two.g), late))
 }
