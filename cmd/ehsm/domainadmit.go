@@ -121,7 +121,11 @@ copied out of it before is not undone: only a new DomainKey covers that.
 				case len(have) == 1:
 					return nil, "", fmt.Errorf("%s is the only machine of the domain; nobody could use a key any more", names[0])
 				}
-				return &edits{remove: []string{"settings.platforms=" + names[0]}}, "takes out " + names[0], nil
+				s, err := v.status(cmd.Context())
+				if err == nil && len(s.Members) > 0 && s.Members[0].Machine == names[0] {
+					a.warn("the dkeyserver that you ask is on %s: it hands nothing out any more under that manifest", names[0])
+				}
+				return &edits{remove: []string{"settings.platforms=" + names[0]}}, "takes out " + names[0], err
 			})
 		},
 	}

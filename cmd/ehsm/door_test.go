@@ -29,7 +29,6 @@ type fakeDoor struct {
 	key    ed25519.PrivateKey
 	lie    string
 	replay []byte // an answer that was given before
-	status *overview.Status
 }
 
 // doorKey is the domain's in all scripts; complete makes geneses with it.

@@ -72,10 +72,6 @@ func quoted(r channel.Role, n byte) channel.Peer {
 	return channel.Peer{Role: r, Identity: tee.Identity{Measurement: [32]byte{n}, Product: r.Product()}, Kind: attest.SGXQuote3, Machine: attest.Machine{PPID: q.Platform.PPID, Serial: q.Platform.Serial}, Quote: q, Decision: validate.Decision{Platform: fmt.Sprint("node ", n)}}
 }
 
-func reported(r channel.Role) channel.Peer {
-	return channel.Peer{Role: r, Identity: tee.Identity{Measurement: [32]byte{9}, Product: r.Product()}}
-}
-
 // says is what a program says of itself.
 func says(r channel.Role, id byte) overview.Member {
 	return overview.Member{Instance: overview.ID{id}, Role: string(r), State: overview.Connected, Evidence: overview.ByItself, Manifest: 1, DomainKey: 1, LeaseSeconds: 100}
