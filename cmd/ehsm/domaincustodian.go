@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	ristretto "github.com/cloudflare/circl/group"
-	"github.com/cloudflare/circl/secretsharing"
 	"github.com/spf13/cobra"
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
@@ -19,10 +17,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-var (
-	errCommitment  = errors.New("the share is not one of the domain's recovery key")
-	errOldManifest = errors.New("the request is under an older manifest")
-)
+var errOldManifest = errors.New("the request is under an older manifest")
 
 func newDomainCustodian(a *app) *cobra.Command {
 	return group(&cobra.Command{
@@ -57,7 +52,7 @@ func newCustodianCheck(a *app) *cobra.Command {
 		Use:   "check --key FILE --share FILE --domain ID GENESIS [MANIFEST...]",
 		Short: "Try whether your share opens and is one of the recovery key",
 		Long: `check opens your share with your key, here and for a moment, and compares it with
-the commitment in the manifest that named you: together with the others it will
+what the manifest that named you says of it: together with the others it will
 give the domain's recovery key. Do it when you get the share, and once a year. Give
 all manifests in their order; the last one is that in force.`,
 		Example: `  ehsm domain custodian check --key dave.key --share share-dave.sealed --domain 9a31...f0 genesis.json`,
@@ -114,7 +109,7 @@ func (c *custodianFlags) open(s *manifest.State) (share *escrow.Share, value []b
 	if value, err = escrow.OpenShare(key, share); err != nil {
 		return nil, nil, err
 	}
-	if err := fitsCommitment(share.Index, value, s.Recovery.Commitment); err != nil {
+	if err := escrow.CheckDigest(share.Index, value, s.Recovery); err != nil {
 		clear(value)
 		return nil, nil, err
 	}
@@ -144,27 +139,6 @@ func (c *custodianFlags) readShare(name string) (*escrow.Share, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s has no share of %s", c.share, name)
-}
-
-// fitsCommitment checks a share as the TEE will. Layout: docs/formats.md#recovery-key.
-func fitsCommitment(index uint8, value, commitment []byte) error {
-	s := secretsharing.Share{ID: ristretto.Ristretto255.NewScalar().SetUint64(uint64(index)), Value: ristretto.Ristretto255.NewScalar()}
-	if err := s.Value.UnmarshalBinary(value); err != nil {
-		return errCommitment
-	}
-	defer s.Value.SetUint64(0)
-	var elements secretsharing.SecretCommitment
-	for ; len(commitment) >= escrow.ShareSize; commitment = commitment[escrow.ShareSize:] {
-		e := ristretto.Ristretto255.NewElement()
-		if err := e.UnmarshalBinary(commitment[:escrow.ShareSize]); err != nil {
-			return errCommitment
-		}
-		elements = append(elements, e)
-	}
-	if len(elements) == 0 || !secretsharing.Verify(uint(len(elements)-1), s, elements) {
-		return errCommitment
-	}
-	return nil
 }
 
 func newCustodianRelease(a *app) *cobra.Command {

@@ -226,7 +226,7 @@ func recoveryHint(err error) error {
 		{escrow.ErrNoRecovery, "it was made with --no-recovery; ehsm-dkeyserver recovery makes a recovery key for custodians"},
 		{escrow.ErrSignature, "the file was changed, or is none of the domain; take it from a dkeyserver"},
 		{escrow.ErrOpen, "is it your share, and your key?"},
-		{errCommitment, "it was damaged before it was sealed, or made by somebody else: tell the operators"},
+		{escrow.ErrDigest, "it was damaged before it was sealed, or made by somebody else: tell the operators"},
 	} {
 		if errors.Is(err, h.is) {
 			return withHint(err, h.hint)

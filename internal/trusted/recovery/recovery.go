@@ -1,13 +1,13 @@
 // Package recovery makes it possible to have the DomainKey of a domain again when
 // all machines that hold it are lost, and only together with k of n custodians.
 //
-// A TEE makes a recovery key of a random scalar, shares the scalar among the
-// custodians and forgets it (Make). Dkeyservers keep the DomainKey encrypted to that
+// A TEE makes a recovery key of two random scalars, shares them among the
+// custodians and forgets them (Make). Dkeyservers keep the DomainKey encrypted to that
 // key: the escrow (Seal). A TEE that restores collects shares, which custodians release
 // to its attested session key, combines them and opens the escrow (Begin).
 //
 // It trusts the custodians not to come together against the domain, and package
-// restoration to tell them to whom they release. It hides the scalar, the shares and
+// restoration to tell them to whom they release. It hides the scalars, the shares and
 // the recovery key: outside of a TEE there is never more of them than what one custodian
 // can open. Files and layouts: docs/formats.md#recovery-key.
 package recovery
@@ -16,8 +16,6 @@ import (
 	"crypto/hpke"
 	"errors"
 	"fmt"
-
-	"github.com/cloudflare/circl/group"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
@@ -40,8 +38,8 @@ var (
 	ErrTooFew = errors.New("too few shares")
 )
 
-// A Key is a recovery key that was just made, with its shares. The scalar, and with
-// it the private key, is forgotten already.
+// A Key is a recovery key that was just made, with its shares. The scalars, and with
+// them the private key, are forgotten already.
 type Key struct {
 	public     manifest.Recovery
 	custodians *manifest.Quorum
@@ -58,23 +56,29 @@ func Make(custodians *manifest.Quorum) (*Key, error) {
 	}
 	k := &Key{custodians: custodians}
 	var err error
-	secret.Do(func() { err = k.make(group.Ristretto255.RandomNonZeroScalar(nil)) })
+	secret.Do(func() { err = k.make(newPair()) })
 	if err != nil {
 		return nil, err
 	}
 	return k, nil
 }
 
-// make shares scalar, and zeroes it.
-func (k *Key) make(scalar group.Scalar) (err error) {
-	defer scalar.SetUint64(0)
-	key, err := derive(scalar)
+// make shares the scalars, and zeroes them.
+func (k *Key) make(p pair) (err error) {
+	defer p.zero()
+	key, err := p.derive()
 	if err != nil {
 		return err
 	}
 	k.public.PublicKey = key.PublicKey().Bytes()
-	k.shares, k.public.Commitment, err = split(scalar, k.custodians.Threshold, len(k.custodians.Members))
-	return err
+	if k.shares, k.public.Commitment, err = p.share(k.custodians.Threshold, len(k.custodians.Members)); err != nil {
+		return err
+	}
+	for i, s := range k.shares {
+		d := escrow.Digest(uint8(i+1), s.Expose())
+		k.public.Digests = append(k.public.Digests, d[:]...)
+	}
+	return nil
 }
 
 // Public is what goes into a genesis.

@@ -139,8 +139,8 @@ func TestAnswerRefusals(t *testing.T) {
 		{"under another index", answer(func(x *escrow.Answer) { x.Index = 3 }), ErrShare},
 		{"under another name", answer(func(x *escrow.Answer) { x.Custodian = "eve" }), ErrShare},
 		{"beyond the custodians", answer(func(x *escrow.Answer) { x.Index = 4 }), ErrShare},
-		{"random share", sealed(bytes.Repeat([]byte{3}, 32)), ErrShare},
-		{"no scalar", sealed(bytes.Repeat([]byte{255}, 32)), ErrShare},
+		{"random share", sealed(bytes.Repeat([]byte{3}, escrow.ShareSize)), ErrShare},
+		{"no scalar", sealed(bytes.Repeat([]byte{255}, escrow.ShareSize)), ErrShare},
 		{"short share", answer(func(x *escrow.Answer) { x.Sealed = x.Sealed[:len(x.Sealed)-1] }), escrow.ErrFile},
 		{"dave's share as erin's", sealed(value), ErrShare},
 	} {

@@ -159,14 +159,14 @@ func (s *Session) Add(file []byte) error {
 	return nil
 }
 
-// take opens an answer and checks the share against the commitment.
+// take opens an answer and checks the share.
 func (s *Session) take(a *escrow.Answer, r *manifest.Recovery) error {
 	plain, err := escrow.Open(s.key, a.Info(), a.Sealed)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrShare, err)
 	}
 	value := secret.New(plain)
-	if err := fits(a.Index, value, r.Commitment); err != nil {
+	if err := check(a.Index, value, r); err != nil {
 		value.Zero()
 		return err
 	}

@@ -12,17 +12,54 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// keyLabel is of the derivation of the recovery key from the shared scalar.
+// keyLabel is of the derivation of the recovery key from the shared scalars.
 const keyLabel = "ehsm/recovery-key/v1\x00"
+
+// seedSize is the size of a private key for HPKE with MLKEM768-X25519, in bytes.
+const seedSize = 32
 
 // errCommitment says that the commitment of a manifest is none. No program makes
 // such manifests, but operators could sign one.
 var errCommitment = errors.New("commitment of the recovery key")
 
+// A pair are the two scalars that are shared. The manifest commits to the first, so
+// that shares are known to be of one polynomial; who computes discrete logarithms, with a
+// quantum computer say, learns it from there. Nothing says anything of the second.
+type pair struct{ committed, hidden group.Scalar }
+
+func newPair() pair {
+	return pair{group.Ristretto255.RandomNonZeroScalar(nil), group.Ristretto255.RandomNonZeroScalar(nil)}
+}
+
+func (p pair) zero() {
+	p.committed.SetUint64(0)
+	p.hidden.SetUint64(0)
+}
+
+// share splits both scalars, and returns the shares of members with the commitment
+// to the first. Layout: docs/formats.md#recovery-key.
+func (p pair) share(threshold, members int) (shares []secret.Bytes, commitment []byte, err error) {
+	first, commitment, err := split(p.committed, threshold, members)
+	if err != nil {
+		return nil, nil, err
+	}
+	second, _, err := split(p.hidden, threshold, members)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range first {
+		shares = append(shares, secret.New(append(append(make([]byte, 0, escrow.ShareSize), first[i].Expose()...), second[i].Expose()...)))
+		first[i].Zero()
+		second[i].Zero()
+	}
+	return shares, commitment, nil
+}
+
 // split shares a scalar among members, of whom threshold have to come together, and
-// commits to it. Layout: docs/formats.md#recovery-key.
+// commits to it.
 func split(scalar group.Scalar, threshold, members int) (shares []secret.Bytes, commitment []byte, err error) {
 	sharing := secretsharing.New(nil, uint(threshold-1), scalar)
 	elements := sharing.CommitSecret()
@@ -47,7 +84,22 @@ func split(scalar group.Scalar, threshold, members int) (shares []secret.Bytes, 
 	return shares, commitment, nil
 }
 
-// fits checks a share against a commitment. Errors: ErrShare.
+// check compares a share with what the manifest says of it: that it is the one that a TEE
+// has made for this custodian, and that its first half is on the polynomial to which the
+// manifest commits. Errors: ErrShare.
+func check(index uint8, value secret.Bytes, r *manifest.Recovery) error {
+	if err := escrow.CheckDigest(index, value.Expose(), r); err != nil {
+		return fmt.Errorf("%w: %w", ErrShare, err)
+	}
+	return fits(index, half(value, 0), r.Commitment)
+}
+
+// half is one of the scalars of a share, 0 or 1. It shares memory with value.
+func half(value secret.Bytes, i int) secret.Bytes {
+	return secret.New(value.Expose()[i*escrow.ScalarSize : (i+1)*escrow.ScalarSize])
+}
+
+// fits checks one scalar of a share against a commitment. Errors: ErrShare.
 func fits(index uint8, value secret.Bytes, commitment []byte) error {
 	share, err := decodeShare(index, value)
 	if err != nil {
@@ -55,9 +107,9 @@ func fits(index uint8, value secret.Bytes, commitment []byte) error {
 	}
 	defer share.Value.SetUint64(0)
 	var elements secretsharing.SecretCommitment
-	for ; len(commitment) >= escrow.ShareSize; commitment = commitment[escrow.ShareSize:] {
+	for ; len(commitment) >= escrow.ScalarSize; commitment = commitment[escrow.ScalarSize:] {
 		e := group.Ristretto255.NewElement()
-		if err := e.UnmarshalBinary(commitment[:escrow.ShareSize]); err != nil {
+		if err := e.UnmarshalBinary(commitment[:escrow.ScalarSize]); err != nil {
 			return fmt.Errorf("%w: %w", errCommitment, err)
 		}
 		elements = append(elements, e)
@@ -76,15 +128,30 @@ func decodeShare(index uint8, value secret.Bytes) (secretsharing.Share, error) {
 	return s, nil
 }
 
-// combine returns the recovery key of threshold shares or more, each of which fits
-// the commitment. Errors: ErrTooFew.
+// combine returns the recovery key of threshold shares or more, each of which was
+// checked. Errors: ErrTooFew.
 func combine(threshold int, shares map[uint8]secret.Bytes) (hpke.PrivateKey, error) {
 	if len(shares) < threshold {
 		return nil, fmt.Errorf("%w: %d of the %d that it takes", ErrTooFew, len(shares), threshold)
 	}
+	committed, err := join(threshold, shares, 0)
+	if err != nil {
+		return nil, err
+	}
+	hidden, err := join(threshold, shares, 1)
+	if err != nil {
+		return nil, err
+	}
+	p := pair{committed, hidden}
+	defer p.zero()
+	return p.derive()
+}
+
+// join returns the scalar of which shares have the values in one of their halves.
+func join(threshold int, shares map[uint8]secret.Bytes, i int) (group.Scalar, error) {
 	var all []secretsharing.Share
 	for index, value := range shares {
-		s, err := decodeShare(index, value)
+		s, err := decodeShare(index, half(value, i))
 		if err != nil {
 			return nil, err
 		}
@@ -95,18 +162,22 @@ func combine(threshold int, shares map[uint8]secret.Bytes) (hpke.PrivateKey, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTooFew, err)
 	}
-	defer scalar.SetUint64(0)
-	return derive(scalar)
+	return scalar, nil
 }
 
-// derive returns the HPKE key pair of a scalar.
-func derive(scalar group.Scalar) (hpke.PrivateKey, error) {
-	b, err := scalar.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("derive the recovery key: %w", err)
+// derive returns the HPKE key pair of the scalars.
+func (p pair) derive() (hpke.PrivateKey, error) {
+	both := make([]byte, 0, escrow.ShareSize)
+	defer func() { clear(both[:cap(both)]) }()
+	for _, s := range []group.Scalar{p.committed, p.hidden} {
+		b, err := s.MarshalBinary()
+		if err != nil {
+			return nil, fmt.Errorf("derive the recovery key: %w", err)
+		}
+		both = append(both, b...)
+		clear(b)
 	}
-	defer clear(b)
-	seed, err := hkdf.Key(sha256.New, b, nil, keyLabel, escrow.ShareSize)
+	seed, err := hkdf.Key(sha256.New, both, nil, keyLabel, seedSize)
 	if err != nil {
 		return nil, fmt.Errorf("derive the recovery key: %w", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/cloudflare/circl/group"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // order is that of ristretto255: 2^252 + 27742317777372353535851937790883648493.
@@ -48,22 +50,22 @@ func bytesOf(t testing.TB, n *big.Int) secret.Bytes {
 	return secret.New(b)
 }
 
-// TestDerive compares the recovery key of a scalar with what HKDF of another
-// implementation gives for it.
+// TestDerive compares the recovery key of two scalars with what HKDF of another
+// implementation gives for them.
 func TestDerive(t *testing.T) {
 	for _, row := range []struct {
-		scalar uint64
-		want   string // python: hmac(hmac(32 zeros, scalar), "ehsm/recovery-key/v1\0" 01)
+		committed, hidden uint64
+		want              string // python: hmac(hmac(32 zeros, both scalars), "ehsm/recovery-key/v1\0" 01)
 	}{
-		{1, "361ac9797a6bf37b682a26e915625a1ebeaa0e7c6324f437f9d12a41ef26d535"},
-		{0x123456789abcdef, "36d57dc312db2b9521feec6e92aaa8aa3559c385e7dd3f5ae96c7dbec121e675"},
+		{1, 2, "f1165821a34976db86daff70e9456b9fed62dfc899e37b443d54402889d58ede"},
+		{0x123456789abcdef, 1, "863876ab4b9f36018a99646b98d982cf1de522f927019d1d1822b2dd3883e025"},
 	} {
-		key, err := derive(scalar(row.scalar))
+		key, err := pair{scalar(row.committed), scalar(row.hidden)}.derive()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if b, err := key.Bytes(); err != nil || hex.EncodeToString(b) != row.want {
-			t.Errorf("scalar %d: got %x, %v, want %s", row.scalar, b, err, row.want)
+			t.Errorf("scalars %d, %d: got %x, %v, want %s", row.committed, row.hidden, b, err, row.want)
 		}
 	}
 }
@@ -111,7 +113,7 @@ func TestSplit(t *testing.T) {
 	if err != nil || len(shares) != 3 || len(commitment) != 64 {
 		t.Fatalf("got %d shares, %d bytes, %v", len(shares), len(commitment), err)
 	}
-	// f(0) = 2 f(1) - f(2), and so on along the line.
+	// f(0) = 2 f(1) - f(2) = 3 f(2) - 2 f(3)
 	for i, weights := range [][3]int64{{2, -1, 0}, {0, 3, -2}} {
 		sum := new(big.Int)
 		for j, w := range weights {
@@ -126,7 +128,16 @@ func TestSplit(t *testing.T) {
 			t.Errorf("share %d: %v", i+1, err)
 		}
 	}
-	want, err := derive(scalar(secretNumber))
+}
+
+// TestCombine has the key of two scalars back, of any two of three shares.
+func TestCombine(t *testing.T) {
+	p := pair{scalar(1234567890), scalar(987654321)}
+	shares, _, err := p.share(2, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := p.derive()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,10 +157,52 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// TestOneOfOne has a single custodian, whose share is the scalar.
+// TestCheck has shares of which one half is another.
+func TestCheck(t *testing.T) {
+	shares, commitment, err := pair{scalar(5), scalar(6)}.share(2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &manifest.Recovery{Commitment: commitment}
+	for i, s := range shares {
+		d := escrow.Digest(uint8(i+1), s.Expose())
+		r.Digests = append(r.Digests, d[:]...)
+	}
+	changed := func(at int) secret.Bytes {
+		s := secret.Copy(shares[0].Expose())
+		s.Expose()[at] ^= 1
+		return s
+	}
+	without := &manifest.Recovery{Commitment: commitment}
+	other := &manifest.Recovery{Commitment: unhex(t, generator+generator), Digests: r.Digests}
+	for _, row := range []struct {
+		name  string
+		index uint8
+		share secret.Bytes
+		r     *manifest.Recovery
+		want  error
+	}{
+		{"as made", 1, shares[0], r, nil},
+		{"the other", 2, shares[1], r, nil},
+		{"as the other's", 2, shares[0], r, ErrShare},
+		{"of nobody", 0, shares[0], r, ErrShare},
+		{"beyond", 3, shares[0], r, ErrShare},
+		{"other first half", 1, changed(0), r, ErrShare},
+		{"other second half", 1, changed(32), r, ErrShare},
+		{"one half", 1, half(shares[0], 0), r, ErrShare},
+		{"without digests", 1, shares[0], without, ErrShare},
+		{"under another commitment", 1, shares[0], other, ErrShare},
+	} {
+		if err := check(row.index, row.share, row.r); !errors.Is(err, row.want) {
+			t.Errorf("%s: got %v, want %v", row.name, err, row.want)
+		}
+	}
+}
+
+// TestOneOfOne has a single custodian, whose share is the scalars.
 func TestOneOfOne(t *testing.T) {
-	shares, commitment, err := split(scalar(77), 1, 1)
-	if err != nil || number(shares[0]).Int64() != 77 || len(commitment) != 32 {
+	shares, commitment, err := pair{scalar(77), scalar(78)}.share(1, 1)
+	if err != nil || number(half(shares[0], 0)).Int64() != 77 || number(half(shares[0], 1)).Int64() != 78 || len(commitment) != 32 {
 		t.Errorf("got %d bytes, %v", len(commitment), err)
 	}
 }
@@ -157,20 +210,23 @@ func TestOneOfOne(t *testing.T) {
 // TestFewerThanKFitEverySecret shows that a share of two says nothing: for every
 // secret there is one other share with which it gives that secret.
 func TestFewerThanKFitEverySecret(t *testing.T) {
-	shares, _, err := split(scalar(5), 2, 2)
+	shares, _, err := pair{scalar(5), scalar(6)}.share(2, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []uint64{5, 6, 1 << 40} {
-		// f(2) = 2 f(1) - f(0)
-		second := new(big.Int).Lsh(number(shares[0]), 1)
-		second.Sub(second, new(big.Int).SetUint64(n)).Mod(second, order)
-		key, err := combine(2, map[uint8]secret.Bytes{1: shares[0], 2: bytesOf(t, second)})
+	for _, n := range [][2]uint64{{5, 6}, {6, 5}, {1 << 40, 1}} {
+		var second []byte
+		for i := range n { // f(2) = 2 f(1) - f(0)
+			v := new(big.Int).Lsh(number(half(shares[0], i)), 1)
+			v.Sub(v, new(big.Int).SetUint64(n[i])).Mod(v, order)
+			second = append(second, bytesOf(t, v).Expose()...)
+		}
+		key, err := combine(2, map[uint8]secret.Bytes{1: shares[0], 2: secret.New(second)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want, err := derive(scalar(n)); err != nil || !bytes.Equal(key.PublicKey().Bytes(), want.PublicKey().Bytes()) {
-			t.Errorf("the share excludes the secret %d", n)
+		if want, err := (pair{scalar(n[0]), scalar(n[1])}).derive(); err != nil || !bytes.Equal(key.PublicKey().Bytes(), want.PublicKey().Bytes()) {
+			t.Errorf("the share excludes the secret %v", n)
 		}
 	}
 }

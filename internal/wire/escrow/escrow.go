@@ -48,8 +48,10 @@ const (
 	// MaxFile is the most bytes of any file of this package.
 	MaxFile = 64 << 20
 
-	// ShareSize is the size of a share, and of the shared scalar, in bytes.
-	ShareSize = 32
+	// ShareSize is the size of a share in bytes: two scalars.
+	ShareSize = 2 * ScalarSize
+	// ScalarSize is the size of a scalar, and of an element, of ristretto255 in bytes.
+	ScalarSize = 32
 
 	// File is the name of the escrow in a domain directory.
 	File = "escrow.sealed"

@@ -56,9 +56,9 @@ func TestLayouts(t *testing.T) {
 	for _, row := range []struct{ name, got, want string }{
 		{"escrow", string(sampleEscrow().Encode()), "ehsm/escrow/v1\n" + escrowHead + unhex("00000471", x(4, 1137), x(5, 64))},
 		{"info of an escrow", string(sampleEscrow().Info()), "ehsm/escrow/v1\x00" + escrowHead},
-		{"share", string(sampleShare().Encode()), "ehsm/recovery-share/v1\n" + unhex(x(1, 32), x(3, 32), "020203", "0004") + "erin" + unhex(x(6, 1168))},
+		{"share", string(sampleShare().Encode()), "ehsm/recovery-share/v1\n" + unhex(x(1, 32), x(3, 32), "020203", "0004") + "erin" + unhex(x(6, 1200))},
 		{"info of a share", string(sampleShare().Info()), "ehsm/recovery-share/v1\x00" + unhex(x(1, 32), x(3, 32), "020203", "0004") + "erin"},
-		{"answer", string(sampleAnswer().Encode()), "ehsm/restore-answer/v1\n" + unhex(x(1, 32), x(7, 32), "02", "0004") + "erin" + unhex(x(8, 1168))},
+		{"answer", string(sampleAnswer().Encode()), "ehsm/restore-answer/v1\n" + unhex(x(1, 32), x(7, 32), "02", "0004") + "erin" + unhex(x(8, 1200))},
 		{"info of an answer", string(sampleAnswer().Info()), "ehsm/restore-answer/v1\x00" + unhex(x(1, 32), x(7, 32), "02", "0004") + "erin"},
 		{"request", string(sampleRequest().Encode()), "ehsm/restore-request/v1\n" + unhex(x(1, 32), "00000001", "00000001", "02", x(3, 1216), "00000001", "04", "00000002", "0506")},
 		{"backup", string(sampleBackup().Encode()), "ehsm/domain-backup/v1\n" + backup + string(sum[:])},
@@ -195,6 +195,28 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
+// TestDigest compares the digest of a share with docs/formats.md.
+func TestDigest(t *testing.T) {
+	value := rep(9, ShareSize)
+	want := sha256.Sum256([]byte("ehsm/recovery-share-digest/v1\x00\x02" + string(value)))
+	if got := Digest(2, value); got != want {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	r := &manifest.Recovery{Digests: append(rep(1, 32), want[:]...)}
+	for name, row := range map[string]struct {
+		index uint8
+		value []byte
+		want  error
+	}{
+		"as made": {2, value, nil}, "of another": {1, value, ErrDigest}, "of nobody": {0, value, ErrDigest}, "beyond": {3, value, ErrDigest},
+		"other": {2, rep(8, ShareSize), ErrDigest}, "short": {2, value[1:], ErrDigest}, "none": {2, nil, ErrDigest},
+	} {
+		if err := CheckDigest(row.index, row.value, r); !errors.Is(err, row.want) {
+			t.Errorf("%s: got %v, want %v", name, err, row.want)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // people is the draft of a domain of one operator, with custodians whose keys are
@@ -273,7 +295,11 @@ func TestBackupVerify(t *testing.T) {
 		}, manifest.ErrQuorum},
 		{"genesis twice", func(f *fixture) { f.backup.Manifests = append(f.backup.Manifests, f.backup.Manifests[0]) }, manifest.ErrDomain},
 		{"no escrow", func(f *fixture) { f.backup.Escrow = nil }, ErrFile},
-		{"escrow of a host", func(f *fixture) { f.domainKey = ed25519.NewKeyFromSeed(rep(10, 32)); f.sign(); f.backup.Escrow = f.escrow.Encode() }, ErrSignature},
+		{"escrow of a host", func(f *fixture) {
+			f.domainKey = ed25519.NewKeyFromSeed(rep(10, 32))
+			f.sign()
+			f.backup.Escrow = f.escrow.Encode()
+		}, ErrSignature},
 		{"escrow with other versions", func(f *fixture) { f.escrow.Versions = []uint32{1, 2}; f.backup.Escrow = f.escrow.Encode() }, ErrSignature},
 		{"escrow with another date", func(f *fixture) { f.escrow.Date = f.escrow.Date.Add(time.Second); f.backup.Escrow = f.escrow.Encode() }, ErrSignature},
 		{"escrow with another content", func(f *fixture) { f.escrow.Sealed[0] ^= 1; f.backup.Escrow = f.escrow.Encode() }, ErrSignature},

@@ -2,11 +2,40 @@ package escrow
 
 import (
 	"crypto/hpke"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
 	"fmt"
+
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
+// digestLabel starts what the digest of a share hashes.
+const digestLabel = "ehsm/recovery-share-digest/v1\x00"
+
+// ErrDigest says that an opened share is not the one that a TEE has made.
+var ErrDigest = errors.New("the share is not one of the domain's recovery key")
+
+// Digest is what a manifest has of an opened share.
+func Digest(index uint8, value []byte) [sha256.Size]byte {
+	return sha256.Sum256(append(append([]byte(digestLabel), index), value...))
+}
+
+// CheckDigest compares an opened share with the manifest, in constant time. Errors:
+// ErrDigest.
+func CheckDigest(index uint8, value []byte, r *manifest.Recovery) error {
+	at := (int(index) - 1) * sha256.Size
+	if index == 0 || len(value) != ShareSize || len(r.Digests) < at+sha256.Size {
+		return ErrDigest
+	}
+	if d := Digest(index, value); subtle.ConstantTimeCompare(d[:], r.Digests[at:at+sha256.Size]) != 1 {
+		return ErrDigest
+	}
+	return nil
+}
+
 // OpenShare decrypts a share with its custodian's key. The caller clears what it
-// gets, 32 bytes, and checks it against the commitment of the manifest. Errors: ErrOpen.
+// gets, ShareSize bytes, and calls CheckDigest. Errors: ErrOpen.
 func OpenShare(key hpke.PrivateKey, s *Share) ([]byte, error) {
 	value, err := Open(key, s.Info(), s.Sealed)
 	if err != nil {

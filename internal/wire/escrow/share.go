@@ -29,7 +29,7 @@ type Share struct {
 	Threshold uint8    // how many shares give the recovery key
 	Members   uint8    // how many there are, at most 64
 	Custodian string   // name
-	Sealed    []byte   // the share, a scalar of ristretto255, encrypted
+	Sealed    []byte   // the share, two scalars of ristretto255, encrypted
 }
 
 // ShareFile is the name under which the TEE leaves the share of a custodian: made

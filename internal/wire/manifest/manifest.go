@@ -98,6 +98,9 @@ type Recovery struct {
 	// Commitment has 32 bytes for each custodian that must come together: elements
 	// of ristretto255, by which a custodian checks a share.
 	Commitment []byte `json:"commitment"`
+	// Digests has 32 bytes for each custodian, in their order: package escrow says
+	// what of. Nil in no manifest that a TEE has made.
+	Digests []byte `json:"digests,omitempty"`
 	// Endorsement is the signature of the domain's key over EndorsedText, 64 bytes:
 	// a TEE of the domain has made the recovery key. Nil in a genesis, where whoever made the
 	// domain's key made the recovery key too.
@@ -248,6 +251,8 @@ func (s *Statement) validateRecovery() error {
 	case len(s.Recovery.Commitment) != element*s.Custodians.Threshold:
 		return fmt.Errorf("recovery: commitment has %d bytes, want %d for each of the %d custodians that it takes",
 			len(s.Recovery.Commitment), element, s.Custodians.Threshold)
+	case len(s.Recovery.Digests) != 0 && len(s.Recovery.Digests) != sha256.Size*len(s.Custodians.Members):
+		return fmt.Errorf("recovery: digests have %d bytes, want %d for each of %d custodians", len(s.Recovery.Digests), sha256.Size, len(s.Custodians.Members))
 	case len(s.Recovery.Endorsement) != 0 && (s.Version == 1 || len(s.Recovery.Endorsement) != ed25519.SignatureSize):
 		return fmt.Errorf("recovery: endorsement has %d bytes, want %d, and none in a genesis",
 			len(s.Recovery.Endorsement), ed25519.SignatureSize)

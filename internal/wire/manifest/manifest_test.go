@@ -311,10 +311,10 @@ func TestRecoveryFollowsCustodians(t *testing.T) {
 
 // TestEndorsedText compares what a TEE signs with the layout in docs/formats.md.
 func TestEndorsedText(t *testing.T) {
-	r := &Recovery{PublicKey: []byte{1, 2}, Commitment: []byte{3}}
+	r := &Recovery{PublicKey: []byte{1, 2}, Commitment: []byte{3}, Digests: []byte{9}}
 	q := &Quorum{2, []Person{{"a", []byte{4}}, {"bc", []byte{5, 6}}}}
 	want := "6568736d2f7265636f766572792d656e646f7273656d656e742f763100" + strings.Repeat("07", 32) +
-		"00000002" + "0102" + "00000001" + "03" + "00000002" + "00000001" + "61" + "00000001" + "04" + "00000002" + "6263" + "00000002" + "0506"
+		"00000002" + "0102" + "00000001" + "03" + "00000001" + "09" + "00000002" + "00000001" + "61" + "00000001" + "04" + "00000002" + "6263" + "00000002" + "0506"
 	if got := fmt.Sprintf("%x", EndorsedText([32]byte(bytes.Repeat([]byte{7}, 32)), r, q)); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

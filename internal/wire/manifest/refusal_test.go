@@ -64,6 +64,7 @@ func TestFormatRefusals(t *testing.T) {
 		{"domain key of an operator", func(s *Statement) { s.DomainKey = s.Operators.Members[0].Key }},
 		{"domain key of the administrator", func(s *Statement) { s.DomainKey = s.Administrator.Key }},
 		{"recovery without custodians", func(s *Statement) { s.Custodians = nil }},
+		{"digests of fewer custodians", func(s *Statement) { s.Recovery.Digests = make([]byte, 32) }},
 		{"endorsement in a genesis", func(s *Statement) { s.Recovery.Endorsement = make([]byte, 64) }},
 		{"recovery key too short", func(s *Statement) { s.Recovery.PublicKey = s.Recovery.PublicKey[1:] }},
 		{"commitment for another threshold", func(s *Statement) { s.Custodians.Threshold = 2 }},

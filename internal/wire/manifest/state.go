@@ -152,7 +152,7 @@ const endorsementLabel = "ehsm/recovery-endorsement/v1\x00"
 // that it has made a recovery key for the custodians q. Layout: docs/formats.md#manifest-v1.
 func EndorsedText(domain genesis.ID, r *Recovery, q *Quorum) []byte {
 	text := append([]byte(endorsementLabel), domain[:]...)
-	text = pack.AppendBytes(pack.AppendBytes(text, r.PublicKey), r.Commitment)
+	text = pack.AppendBytes(pack.AppendBytes(pack.AppendBytes(text, r.PublicKey), r.Commitment), r.Digests)
 	text = binary.BigEndian.AppendUint32(text, uint32(q.Threshold))
 	for _, p := range q.Members {
 		text = pack.AppendBytes(pack.AppendBytes(text, []byte(p.Name)), p.Key)
