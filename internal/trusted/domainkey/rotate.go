@@ -27,13 +27,13 @@ func (k *Keyring) Rotate(dir string, p tee.Platform, home *secret.Home, s *manif
 	if k == was {
 		return k, nil
 	}
-	if err := failpoint.Hit("rotate.made", dir); err != nil {
+	if err := failpoint.Hit("rotate.made", "root"); err != nil {
 		return nil, err
 	}
 	if err := k.Seal(dir, p); err != nil {
 		return nil, fmt.Errorf("seal version %d of the DomainKey: %w", k.Newest(), err)
 	}
-	if err := failpoint.Hit("rotate.sealed", dir); err != nil {
+	if err := failpoint.Hit("rotate.sealed", "root"); err != nil {
 		return nil, err
 	}
 	if kept == nil {
