@@ -67,6 +67,7 @@ step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-cor
 step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
 step "vet, build tag pkcs11" env CGO_ENABLED=1 go vet -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
 step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot
+step "vet, build tag failpoints" go vet -tags failpoints ./internal/failpoint ./internal/trusted/domainkey ./internal/trusted/provision ./cmd/ehsm-dkeyserver
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 step "staticcheck, build tag pkcs11" env CGO_ENABLED=1 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
 echo "== govulncheck: NOT RUN (its database is not reachable from here)"
@@ -78,6 +79,7 @@ step "slow vectors without the race detector" go test ./internal/trusted/primiti
 step "DCAP verification against another verifier" test/dcapdiff/run.sh
 step "the measured binary, built twice" scripts/reproducible.sh
 step "memory of keys, temporaries erased" env GOEXPERIMENT=runtimesecret go test -run "Keys|Home|Do" ./internal/trusted/secret ./internal/trusted/core
+step "failpoints" go test -tags failpoints ./internal/failpoint
 step "mutants" go test -tags mutants -run TestMutants -timeout 10m ./internal/trusted/core ./internal/trusted/hsmroot
 step "fuzzing, a third of the targets" scripts/fuzz.sh 5s third
 step "the README's commands" scripts/readme.sh

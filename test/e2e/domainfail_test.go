@@ -136,6 +136,9 @@ func TestKilledAtEachStep(t *testing.T) {
 	t.Run("init", func(t *testing.T) { t.Parallel(); testInitKilled(t, programs) })
 	t.Run("a full disk", func(t *testing.T) { t.Parallel(); testDiskFull(t, programs) })
 	t.Run("provisioning", func(t *testing.T) { t.Parallel(); testProvisioningKilled(t, programs) })
+	if os.Getenv("EHSM_LONG") != "" { // it waits for time to run out
+		t.Run("standing still", func(t *testing.T) { t.Parallel(); testStandsStill(t, programs) })
+	}
 }
 
 // strangerAt makes a site of two machines and a third, which the manifest does not
@@ -216,6 +219,31 @@ func testProvisioningKilled(t *testing.T, programs string) {
 		t.Fatal(err)
 	}
 	opens(t, first.on(two.g), key, sealed)
+}
+
+// testStandsStill has a dkeyserver stand still while it hands out the DomainKey. Who
+// waits for it goes to the next, and it goes on when it can.
+func testStandsStill(t *testing.T, programs string) {
+	s := newSiteOf(t, programs, 2, nil)
+	s.up(t)
+	one := s.machines[0]
+	first := one.g.enroll(t)
+	key := first.createAES(t)
+	sealed := sealedBy(t, first, key)
+	one.fails(t, "provision.hand dkeyserver", "block")
+	printed := one.g.out.size()
+	one.restartsCache(t)
+	one.said(t, printed, `failpoint: provision.hand dkeyserver block`)
+	one.said(t, printed, `has the DomainKey`)
+	one.mends(t)
+	one.restartsCache(t)
+	one.restartsCore(t)
+	for _, n := range s.machines {
+		if err := n.g.awaitReady(); err != nil {
+			t.Fatal(err)
+		}
+		opens(t, first.on(n.g), key, sealed)
+	}
 }
 
 // testInitKilled kills init at each step. The next one makes the domain, or goes on
