@@ -63,7 +63,7 @@ func usage(args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "--help", "-h", "help":
 		fmt.Fprintf(stdout, "ehsm-core serves the keys of a domain to the manager, ehsm-kms.\n\n"+
-			"Outside of enclaves it keeps the domain's keys in memory that the kernel shows to\nnobody (it needs 16 KiB of RLIMIT_MEMLOCK), dumps no core, and can start no\nprograms; at start it says what it has got.\n\nSettings, all from the environment:\n%s", config.DescribeCore())
+			"Outside of enclaves it keeps the domain's keys in memory that the kernel shows to\nnobody (it needs 48 KiB of RLIMIT_MEMLOCK), dumps no core, and can start no\nprograms; at start it says what it has got.\n\nSettings, all from the environment:\n%s", config.DescribeCore())
 		return 0
 	case "--version", "version":
 		fmt.Fprintln(stdout, "ehsm-core", api.Version, api.Commit())
