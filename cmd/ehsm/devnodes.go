@@ -231,14 +231,18 @@ func (s startedNodes) ideas() string {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	idea := func(command, does string) { fmt.Fprintf(w, "  %s\t# %s\n", command, does) }
-	fmt.Fprintf(w, "  D=%s\n", shellWord(s.Data))
+	fmt.Fprintf(w, "  D=%s; export EHSM_DKEYSERVER_DOMAIN=$D/node1/domain\n", shellWord(s.Data))
 	for _, n := range slices.Backward(s.Nodes) {
 		if n.Admitted && n.Profile != "" {
 			idea(program()+" key list --profile "+n.Profile, "every node has all keys")
 			break
 		}
 	}
-	idea(program()+" domain status --door $D/node1/domain/door.sock", "as its operator sees it")
+	idea(program()+" domain status", "as its operator sees it")
+	if len(s.Nodes) > 1 {
+		idea(fmt.Sprintf("%s domain remove %s --key $D/%s.key", program(), s.Nodes[len(s.Nodes)-1].Name, devOperator), "its core forgets the DomainKey")
+	}
+	idea(fmt.Sprintf("%s domain rotate --key $D/%s.key", program(), devOperator), "a new DomainKey, while all work")
 	idea("kill -9 $(cat $D/node1/dkeyserver.pid)", "the root: what runs does not need it")
 	idea("kill -9 $(cat $D/node*/*.pid)", "a power failure")
 	idea("kill -USR1 $(cat $D/dev.pid)", "starts again what has ended")
