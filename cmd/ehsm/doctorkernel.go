@@ -7,8 +7,9 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/harden"
 )
 
-// leastLocked is how much memory a core locks for its keys, in bytes.
-const leastLocked = 16 << 10
+// leastLocked is how much memory a core locks for its keys while it takes a version
+// of the DomainKey over, in bytes.
+const leastLocked = 48 << 10
 
 // kernelProtection says what the kernel can keep from other processes, where
 // programs of ours run outside of enclaves. Without it they run all the same, but

@@ -21,9 +21,9 @@ func TestKernelProtection(t *testing.T) {
 		text   string
 	}{
 		{"all", all, stateOK, "secret memory, locked memory, landlock 7, seccomp"},
-		{"nothing", harden.Kernel{}, stateNote, "no CONFIG_SECRETMEM; no RLIMIT_MEMLOCK of 16 KiB; no CONFIG_SECURITY_LANDLOCK"},
+		{"nothing", harden.Kernel{}, stateNote, "no CONFIG_SECRETMEM; no RLIMIT_MEMLOCK of 48 KiB; no CONFIG_SECURITY_LANDLOCK"},
 		{"no secret memory", with(func(k *harden.Kernel) { k.SecretMemory = false }), stateNote, "here: no CONFIG_SECRETMEM"},
-		{"little to lock", with(func(k *harden.Kernel) { k.LockedMemory = 16<<10 - 1 }), stateNote, "here: no RLIMIT_MEMLOCK"},
+		{"little to lock", with(func(k *harden.Kernel) { k.LockedMemory = 48<<10 - 1 }), stateNote, "here: no RLIMIT_MEMLOCK"},
 		{"no landlock", with(func(k *harden.Kernel) { k.Landlock = 0 }), stateNote, "here: no CONFIG_SECURITY_LANDLOCK"},
 		{"no seccomp", with(func(k *harden.Kernel) { k.Seccomp = false }), stateNote, "here: no CONFIG_SECCOMP_FILTER"},
 	} {
