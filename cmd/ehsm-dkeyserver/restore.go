@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/config"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
@@ -48,7 +47,7 @@ func restore(ctx context.Context, backup string, manifests []string, getenv func
 		return err
 	}
 	s, err := recovery.Begin(ctx, o)
-	if errors.Is(err, validate.ErrPlatform) {
+	if errors.Is(err, recovery.ErrMachine) {
 		err = fmt.Errorf("%w; operators admit it with a manifest that follows the backup's, which is given after the backup", err)
 	}
 	if err != nil {

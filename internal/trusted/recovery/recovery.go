@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
@@ -34,6 +35,9 @@ var (
 	ErrTwice = errors.New("this share is there already")
 	// ErrSession says that an answer is for another restoration.
 	ErrSession = errors.New("answer to another restoration")
+	// ErrMachine says that the manifest does not admit this machine. It is the
+	// verifier's own error, by a name that programs can use.
+	ErrMachine = validate.ErrPlatform
 	// ErrTooFew says that the shares do not suffice.
 	ErrTooFew = errors.New("too few shares")
 )

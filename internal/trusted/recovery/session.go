@@ -45,7 +45,7 @@ type Session struct {
 
 // Begin verifies a backup, makes the session key, and has the platform attest it. It
 // judges its own evidence as custodians will, so that a machine that the manifest does
-// not admit is told so at once. Errors: restoration.ErrDomain, tee.ErrNoSealKey, those
+// not admit is told so at once. Errors: ErrMachine, restoration.ErrDomain, tee.ErrNoSealKey, those
 // of escrow.ParseBackup and Backup.Verify, and of restoration.Judge.
 func Begin(ctx context.Context, o Options) (*Session, error) {
 	s := &Session{platform: o.Platform, shares: map[uint8]secret.Bytes{}}
