@@ -26,8 +26,8 @@ func (s *server) openDoor() (net.Listener, error) {
 func (s *server) answerOperators(ctx context.Context, ln net.Listener) {
 	err := (&provision.Door{
 		Domain: s.known.Get, Holder: s.holder, Self: s.self, Members: s.members, Waiting: s.waiting, Keep: s.write, Log: s.log,
-		Recovery: s.recovery,
-		Server:   overview.Server{Kind: s.settings.Role, Release: api.Version, Started: time.Now().UTC().Truncate(time.Second)},
+		Recovery: s.recovery, Facts: s.factsKnown,
+		Server: overview.Server{Kind: s.settings.Role, Release: api.Version, Started: time.Now().UTC().Truncate(time.Second)},
 	}).Serve(ctx, ln)
 	if err != nil {
 		s.log.Error("operators are no longer answered", "why", err.Error())

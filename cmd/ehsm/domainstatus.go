@@ -112,6 +112,15 @@ func (a *app) watchStatus(ctx context.Context, d *door, every time.Duration) err
 	}
 }
 
+// factsText is how far the log of negative facts goes.
+func factsText(f *overview.Facts) string {
+	text := fmt.Sprintf("%d entries known, the last %.12s", f.Entries, f.Hash)
+	if n := len(f.Unproven); n > 0 {
+		text += fmt.Sprintf("; %d other heads wait for a core to look", n)
+	}
+	return text
+}
+
 // text renders the screen.
 func (v *statusView) text() string {
 	var b strings.Builder
@@ -125,6 +134,9 @@ func (v *statusView) text() string {
 	line("DomainKey", "%s", keyText(&v.Key, v.settings))
 	if text := recordsText(v.records, v.told, v.settings); text != "" {
 		line("records", "%s", text)
+	}
+	if v.Facts != nil {
+		line("disabled, deleted", "%s", factsText(v.Facts))
 	}
 	line("recovery", "%s", v.recoveryText())
 	line("answered by", "dkeyserver (%s), release %s, up %s", v.Server.Kind, v.Server.Release, overview.Words(max(v.At.Sub(v.Server.Started), 0)))

@@ -32,7 +32,7 @@ func sources() Sources {
 		},
 		Relay: func() relay.Stats {
 			return relay.Stats{Inside: 41, Limit: 42, Remembered: 43, Read: 44, Rows: 45, Lag: 46 * time.Second, Stale: true,
-				DomainKey: 47, Rewrapped: 48, Rotation: rotation()}
+				DomainKey: 47, Rewrapped: 48, Rotation: rotation(), Facts: wire.FactsState{Count: 71, Known: 72, Records: 73, Limit: 74}}
 		},
 		Meter: meter{stats: wire.Stats{Answered: 51, Replayed: 52, Unauthenticated: 53, Internal: 54, Replays: 55, Seen: 56,
 			Apps: 57, Keys: 58, Versions: 59, Secrets: 60, Values: 61, Pending: 62, HeapBytes: 63}},
@@ -91,6 +91,7 @@ func TestReadings(t *testing.T) {
 		"ehsm_core_up": "1", "ehsm_requests_inside": "41", "ehsm_requests_inside_limit": "42",
 		"ehsm_row_cache_hits_total": "43", "ehsm_row_cache_misses_total": "44", "ehsm_row_cache_rows": "45",
 		"ehsm_consistency_lag_seconds": "46", "ehsm_consistency_stale": "1",
+		"ehsm_facts_entries": "71", "ehsm_facts_known": "72", "ehsm_facts_records": "73", "ehsm_facts_records_limit": "74",
 		"ehsm_domainkey_version": "47", "ehsm_domainkey_floor": "49", "ehsm_rewrap_done": "5", "ehsm_rewrap_records": "1600",
 		"ehsm_rewrap_looked": "160", "ehsm_rewrap_refused": "16", "ehsm_rewrapped_total": "48",
 		"ehsm_store_stored_total": "11", "ehsm_store_conflicts_total": "12", "ehsm_store_replayed_total": "13",

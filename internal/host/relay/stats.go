@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
+	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
 // Stats describes a relay for metrics. Counters start at zero with New.
@@ -19,6 +20,8 @@ type Stats struct {
 	Rotation  store.Rotation // of the store, as last read
 	DomainKey uint32         // version that the core wraps new records under, 0: not known yet
 	Rewrapped uint64         // records that this process had wrapped anew
+
+	Facts wire.FactsState // how far the core is in the log of negative facts, as last heard
 }
 
 // Stats returns the state at this moment.
@@ -31,6 +34,9 @@ func (r *Relay) Stats() Stats {
 	}
 	if at := r.rotation.last.Load(); at != nil {
 		s.Rotation = *at
+	}
+	if at := r.chronicle.state.Load(); at != nil {
+		s.Facts = *at
 	}
 	return s
 }

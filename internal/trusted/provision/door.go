@@ -36,6 +36,8 @@ type Door struct {
 	Members *Members
 	Waiting *Waiting
 	Server  overview.Server // who answers
+	// Facts says how far the log of negative facts goes; nil: nothing.
+	Facts func() *overview.Facts
 	// Recovery says what custodians could restore of a domain; nil: nothing.
 	Recovery func(*manifest.State) *overview.Recovery
 	// Keep writes the domain's manifests to the disk.
@@ -201,6 +203,9 @@ func (d *Door) status(ctx context.Context, domain *Domain) *overview.Status {
 	s.Members = append([]overview.Member{d.Self.member(ctx, domain, d.Holder)}, d.Members.list(overview.ID{})...)
 	for i := range s.Members {
 		domain.revise(&s.Members[i])
+	}
+	if d.Facts != nil {
+		s.Facts = d.Facts()
 	}
 	if d.Recovery != nil {
 		s.Recovery = d.Recovery(state)

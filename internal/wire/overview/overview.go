@@ -45,6 +45,8 @@ type Status struct {
 	// Recovery is nil where there is no recovery key: who loses all dkeyservers loses
 	// every key.
 	Recovery *Recovery `json:"recovery,omitempty"`
+	// Facts is nil as long as nothing was disabled or deleted.
+	Facts *Facts `json:"facts,omitempty"`
 }
 
 // Domain is what the manifest says of the domain as a whole.

@@ -77,6 +77,11 @@ func (s *Status) validate() error {
 			return err
 		}
 	}
+	if s.Facts != nil {
+		if err := s.Facts.validate(); err != nil {
+			return err
+		}
+	}
 	if s.Recovery != nil {
 		return s.Recovery.validate()
 	}

@@ -15,7 +15,7 @@ type Warning struct {
 
 // topics are the parts of a status that warn, in the order in which they are shown.
 func topics() []func(*Status) []Warning {
-	return []func(*Status) []Warning{warnDomain, warnKey, warnRecovery, warnServers, warnMembers}
+	return []func(*Status) []Warning{warnDomain, warnKey, warnRecovery, warnFacts, warnServers, warnMembers}
 }
 
 // Warnings says what in s deserves a look: by the status alone, so that whoever has
