@@ -168,7 +168,7 @@ version that operators have told you.`,
 				return err
 			}
 			if out == "" {
-				return usagef("want --out, the file for the answer, such as dave.answer")
+				return usagef("no --out, the file for the answer, such as dave.answer")
 			}
 			b, err := readRecovery(paths[0])
 			if err != nil {

@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"reword":        reword,
 			"complete":      complete,
 			"door":          startDoor,
+			"released":      released,
 			"alterjson":     alterJSON,
 			"setenv":        setenv,
 			"flip":          flip,
