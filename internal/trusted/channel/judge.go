@@ -76,7 +76,10 @@ func (q quotes) admitted(r *verify.Result) bool {
 		behind = r.OutOfDateSince
 	}
 	since := l.ListedSince(r.Platform)
-	return !since.IsZero() && !since.After(behind)
+	if since.IsZero() || since.After(behind) { // check: grace-admitted
+		return false
+	}
+	return true
 }
 
 // until is when the first of what the verdict rests on ends. With a grace period
