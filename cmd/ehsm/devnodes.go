@@ -190,7 +190,11 @@ func (s startedNodes) text() string {
 	fmt.Fprintf(&b, "eHSM-KMS is ready\n\n%s\n", s.table())
 	fmt.Fprintf(&b, "  database:    %s\n  fingerprint: %s\n  data:        %s\n  domain:      %s\n", s.Database, s.Fingerprint, s.Data, s.Domain)
 	if s.Profile != "" {
-		fmt.Fprintf(&b, "  profile:     %s, and %s-1 to %s-%d for each node\n  next:        %s\n", s.Profile, s.Profile, s.Profile, len(s.Nodes), s.Next)
+		each := ""
+		if n := len(s.Nodes); n > 1 {
+			each = fmt.Sprintf("; %s-1 to %s-%d are its nodes", s.Profile, s.Profile, n)
+		}
+		fmt.Fprintf(&b, "  profile:     %s%s\n  next:        %s\n", s.Profile, each, s.Next)
 	}
 	fmt.Fprintf(&b, "\nThen try, in another terminal:\n%s", s.ideas())
 	return b.String()
