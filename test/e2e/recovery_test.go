@@ -290,7 +290,7 @@ func (c *ceremony) requestRefusals(t testing.TB, n *node) {
 }
 
 // TestReplacedCustodian has a custodian lose the share: another takes the place, and the
-// escrow is for them.
+// escrow is for them. Then the DomainKey is rotated, and the escrow has both versions.
 func TestReplacedCustodian(t *testing.T) {
 	t.Parallel()
 	c := newCeremony(t, 1)
@@ -321,6 +321,17 @@ func TestReplacedCustodian(t *testing.T) {
 	for _, name := range []string{"dave", "erin", "gus"} {
 		contains(t, check(0, name, n.path("domain/share-"+name+"-m2.sealed")), "opens and is one of the recovery key")
 	}
+	contains(t, c.ehsm(t, 0, "domain", "status", "--door", n.path("domain/door.sock"), "--domain", c.domain), "2 of dave, erin, gus restore version 1")
 	contains(t, check(1, "dave", n.path("domain/share-dave.sealed")), "for another recovery key", "custodians have changed")
 	contains(t, check(1, "fay", n.path("domain/share-fay.sealed")), "for another recovery key")
+
+	third := filepath.Join(n.path("domain"), manifest.FileName(3))
+	c.ehsm(t, 0, "domain", "manifest", "edit", path, "--out", c.of("manifest-3.json"), "--set", `settings.domainKey={"version":2}`)
+	if m, err = manifest.Parse(c.read(t, c.of("manifest-3.json"))); err != nil {
+		t.Fatal(err)
+	}
+	printed = n.g.out.size()
+	c.put(t, m, third)
+	n.said(t, printed, "the escrow is written.*versions=2")
+	contains(t, c.ehsm(t, 0, "domain", "backup", "--dir", n.path("domain"), "--out", backup), "versions 1, 2")
 }
