@@ -67,9 +67,6 @@ type Head struct {
 	Hash  [32]byte // of the last
 }
 
-// headSize is the length of an encoded Head, in bytes.
-const headSize = 8 + 32
-
 func (h Head) append(dst []byte) []byte {
 	return append(binary.BigEndian.AppendUint64(dst, h.Count), h.Hash[:]...)
 }

@@ -1,6 +1,7 @@
 package facts
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -37,13 +38,33 @@ func ReadHead(dir string) (h Head, err error) {
 	if err != nil {
 		return h, fmt.Errorf("read the head of the log of negative facts: %w", err)
 	}
-	var f headFile
-	err = json.Unmarshal(b, &f)
-	hash, wrong := hex.DecodeString(f.Hash)
-	if err != nil || wrong != nil || len(hash) != len(h.Hash) || f.Entries == 0 {
-		return h, fmt.Errorf("%w: %s; if nobody has it elsewhere, see docs/threat-model.md#rollback before removing it", ErrHead, path)
+	if h, err = parseHead(b); err != nil {
+		return h, fmt.Errorf("%w: %s; docs/operations.md says when to remove it", err, path)
 	}
-	return Head{f.Entries, [32]byte(hash)}, nil
+	return h, nil
+}
+
+// parseHead reads what encode wrote, and nothing else.
+func parseHead(b []byte) (h Head, err error) {
+	var f headFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return h, ErrHead
+	}
+	hash, err := hex.DecodeString(f.Hash)
+	if err != nil || len(hash) != len(h.Hash) || f.Entries == 0 {
+		return h, ErrHead
+	}
+	h = Head{f.Entries, [32]byte(hash)}
+	if !bytes.Equal(h.encode(), b) {
+		return Head{}, ErrHead
+	}
+	return h, nil
+}
+
+// encode is the content of the file.
+func (h Head) encode() []byte {
+	b, _ := json.Marshal(headFile{h.Count, hex.EncodeToString(h.Hash[:])}) // of a number and a text
+	return append(b, '\n')
 }
 
 // WriteHead keeps a head in dir, which exists, in place of the one before. It is on
@@ -54,12 +75,8 @@ func WriteHead(dir string, h Head) (err error) {
 			err = fmt.Errorf("keep the head of the log of negative facts: %w", err)
 		}
 	}()
-	b, err := json.Marshal(headFile{h.Count, hex.EncodeToString(h.Hash[:])})
-	if err != nil {
-		return err
-	}
 	tmp := filepath.Join(dir, "."+HeadFile)
-	if err := writeSynced(tmp, append(b, '\n')); err != nil {
+	if err := writeSynced(tmp, h.encode()); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, filepath.Join(dir, HeadFile)); err != nil {
