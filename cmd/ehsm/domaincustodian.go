@@ -26,6 +26,7 @@ func newDomainCustodian(a *app) *cobra.Command {
 		Long: `A custodian holds a share of the recovery key of a domain, sealed to the custodian's
 key. Some of the shares together restore the DomainKey; fewer say nothing about it.
 docs/domain.md has what custodians do and when.`,
+		Example: `  ehsm domain custodian check --key dave.key --share share-dave.sealed --domain 9a31...f0 genesis.json`,
 	}, newCustodianCheck(a), newCustodianRelease(a))
 }
 
