@@ -28,7 +28,7 @@ ip netns del ehsm-probe 2>/dev/null || true
 run go test -count=1 -timeout 60m ./test/e2e
 run go test -count=1 -timeout 30m ./internal/host/store/sqlite
 run go test -count=1 -race -shuffle=on -timeout 60m ./internal/... ./api/... ./client/... ./cmd/...
-run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot
+run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/recovery
 run scripts/reproducible.sh cold
 run scripts/fill.sh
 run scripts/fuzz.sh "${EHSM_FUZZ_TIME:-60s}"

@@ -72,10 +72,10 @@ func Judge(r *escrow.Request, o Options) (*Verdict, error) {
 	}
 	v := &Verdict{States: states}
 	s := v.State()
-	if s.Domain != o.Domain {
+	if s.Domain != o.Domain { // check: request-domain
 		return nil, fmt.Errorf("%w: it is %s, wanted is %s", ErrDomain, s.Domain, o.Domain)
 	}
-	if err := escrow.Restorable(states); err != nil {
+	if err := escrow.Restorable(states); err != nil { // check+: request-restorable: the TEE asks the same before it makes a request
 		return nil, err
 	}
 	now := o.Now
@@ -113,10 +113,10 @@ func (v *Verdict) judge(r *escrow.Request, own *verify.Collateral, now time.Time
 		return err
 	}
 	v.Decision, err = validate.Check(policy, &v.Report, validate.Input{Now: now, ReportData: ReportData(r, s)})
-	if err != nil {
+	if err != nil { // check: request-wanted
 		return err
 	}
-	if v.Report.Report.ISVProdID != product {
+	if v.Report.Report.ISVProdID != product { // check: request-role
 		return fmt.Errorf("%w: its product id is %d, want %d", ErrRole, v.Report.Report.ISVProdID, product)
 	}
 	return nil

@@ -53,7 +53,7 @@ func Begin(ctx context.Context, o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Domain != (genesis.ID{}) && contents.State().Domain != o.Domain {
+	if o.Domain != (genesis.ID{}) && contents.State().Domain != o.Domain { // check: restore-domain
 		return nil, fmt.Errorf("%w: the backup is of %s, wanted is %s", restoration.ErrDomain, contents.State().Domain, o.Domain)
 	}
 	if err := escrow.Restorable(contents.States); err != nil {
@@ -142,14 +142,14 @@ func (s *Session) Add(file []byte) error {
 	}
 	state := s.verdict.State()
 	switch {
-	case a.Domain != state.Domain:
+	case a.Domain != state.Domain: // check: answer-domain
 		return fmt.Errorf("answer of %s %w: it is %s, this is %s", a.Custodian, escrow.ErrDomain, a.Domain, state.Domain)
-	case a.Session != escrow.SessionID(s.request.Session[:]):
+	case a.Session != escrow.SessionID(s.request.Session[:]): // check: answer-session
 		return fmt.Errorf("%w: that of %s", ErrSession, a.Custodian)
 	case int(a.Index) > len(state.Custodians.Members) || state.Custodians.Members[a.Index-1].Name != a.Custodian:
 		return fmt.Errorf("%w: the manifest has no custodian %s with the share %d", ErrShare, a.Custodian, a.Index)
 	}
-	if _, ok := s.shares[a.Index]; ok {
+	if _, ok := s.shares[a.Index]; ok { // check: answer-twice
 		return fmt.Errorf("%w: that of %s", ErrTwice, a.Custodian)
 	}
 	secret.Do(func() { err = s.take(a, state.Recovery) })
@@ -166,7 +166,7 @@ func (s *Session) take(a *escrow.Answer, r *manifest.Recovery) error {
 		return fmt.Errorf("%w: %w", ErrShare, err)
 	}
 	value := secret.New(plain)
-	if err := check(a.Index, value, r); err != nil {
+	if err := check(a.Index, value, r); err != nil { // check: answer-share
 		value.Zero()
 		return err
 	}
@@ -189,7 +189,7 @@ func (s *Session) open(home *secret.Home) (*domainkey.Keyring, error) {
 		return nil, err
 	}
 	defer s.forget()
-	if !bytes.Equal(key.PublicKey().Bytes(), state.Recovery.PublicKey) {
+	if !bytes.Equal(key.PublicKey().Bytes(), state.Recovery.PublicKey) { // check+: recovery-key: each share was checked
 		return nil, fmt.Errorf("%w: together they do not give the recovery key of the manifest", ErrShare)
 	}
 	plain, err := escrow.Open(key, s.escrow.Info(), s.escrow.Sealed)

@@ -114,7 +114,7 @@ func fits(index uint8, value secret.Bytes, commitment []byte) error {
 		}
 		elements = append(elements, e)
 	}
-	if len(elements) == 0 || !secretsharing.Verify(uint(len(elements)-1), share, elements) {
+	if len(elements) == 0 || !secretsharing.Verify(uint(len(elements)-1), share, elements) { // check: share-commitment
 		return fmt.Errorf("%w: it is not the one of the domain's recovery key", ErrShare)
 	}
 	return nil
@@ -131,7 +131,7 @@ func decodeShare(index uint8, value secret.Bytes) (secretsharing.Share, error) {
 // combine returns the recovery key of threshold shares or more, each of which was
 // checked. Errors: ErrTooFew.
 func combine(threshold int, shares map[uint8]secret.Bytes) (hpke.PrivateKey, error) {
-	if len(shares) < threshold {
+	if len(shares) < threshold { // check+: shares-enough: the library counts them too
 		return nil, fmt.Errorf("%w: %d of the %d that it takes", ErrTooFew, len(shares), threshold)
 	}
 	committed, err := join(threshold, shares, 0)

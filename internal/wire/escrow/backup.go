@@ -93,7 +93,7 @@ func (b *Backup) Verify(now time.Time) (*Contents, error) {
 	if c.Escrow, err = ParseEscrow(b.Escrow); err != nil {
 		return nil, err
 	}
-	if err := c.Escrow.Verify(c.State()); err != nil {
+	if err := c.Escrow.Verify(c.State()); err != nil { // check: backup-escrow
 		return nil, err
 	}
 	if c.Escrow.Manifest > c.State().Version {
@@ -105,7 +105,7 @@ func (b *Backup) Verify(now time.Time) (*Contents, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Verify(c.State()); err != nil {
+		if err := s.Verify(c.State()); err != nil { // check: backup-share
 			return nil, err
 		}
 		if seen[s.Index] {
@@ -147,7 +147,7 @@ func Restorable(states []*manifest.State) error {
 		return ErrNoRecovery
 	}
 	for _, s := range states {
-		if last.Settings.AllowSim && !s.Settings.AllowSim {
+		if last.Settings.AllowSim && !s.Settings.AllowSim { // check: restore-simulation
 			return fmt.Errorf("%w: version %d did not", ErrSimulation, s.Version)
 		}
 	}

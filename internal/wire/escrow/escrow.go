@@ -161,13 +161,13 @@ func ParseEscrow(b []byte) (*Escrow, error) {
 // ErrNoRecovery, ErrRecoveryKey.
 func (e *Escrow) Verify(s *manifest.State) error {
 	switch {
-	case e.Domain != s.Domain:
+	case e.Domain != s.Domain: // check: escrow-domain
 		return fmt.Errorf("escrow %w: it is %s, this is %s", ErrDomain, e.Domain, s.Domain)
-	case !ed25519.Verify(s.DomainKey, e.SignedText(), e.Signature):
+	case !ed25519.Verify(s.DomainKey, e.SignedText(), e.Signature): // check: escrow-signed
 		return ErrSignature
 	case s.Recovery == nil:
 		return ErrNoRecovery
-	case e.Key != KeyID(s.Recovery):
+	case e.Key != KeyID(s.Recovery): // check: escrow-recovery-key
 		return fmt.Errorf("escrow %w", ErrRecoveryKey)
 	}
 	return nil

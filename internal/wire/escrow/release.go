@@ -28,7 +28,7 @@ func CheckDigest(index uint8, value []byte, r *manifest.Recovery) error {
 	if index == 0 || len(value) != ShareSize || len(r.Digests) < at+sha256.Size {
 		return ErrDigest
 	}
-	if d := Digest(index, value); subtle.ConstantTimeCompare(d[:], r.Digests[at:at+sha256.Size]) != 1 {
+	if d := Digest(index, value); subtle.ConstantTimeCompare(d[:], r.Digests[at:at+sha256.Size]) != 1 { // check: share-digest
 		return ErrDigest
 	}
 	return nil

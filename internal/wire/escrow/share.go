@@ -91,11 +91,11 @@ func name(r *pack.Reader) string {
 // custodian sees. Errors: ErrDomain, ErrNoRecovery, ErrRecoveryKey.
 func (s *Share) Verify(state *manifest.State) error {
 	switch {
-	case s.Domain != state.Domain:
+	case s.Domain != state.Domain: // check: share-domain
 		return fmt.Errorf("share %w: it is %s, this is %s", ErrDomain, s.Domain, state.Domain)
 	case state.Recovery == nil || state.Custodians == nil:
 		return ErrNoRecovery
-	case s.Key != KeyID(state.Recovery):
+	case s.Key != KeyID(state.Recovery): // check: share-recovery-key
 		return fmt.Errorf("share of %s %w", s.Custodian, ErrRecoveryKey)
 	}
 	q := state.Custodians
