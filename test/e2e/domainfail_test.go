@@ -134,6 +134,7 @@ func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	programs := failingPrograms(t)
 	t.Run("init", func(t *testing.T) { t.Parallel(); testInitKilled(t, programs) })
+	t.Run("recovery", func(t *testing.T) { t.Parallel(); testRecoveryKilled(t, programs) })
 	t.Run("a full disk", func(t *testing.T) { t.Parallel(); testDiskFull(t, programs) })
 	t.Run("provisioning", func(t *testing.T) { t.Parallel(); testProvisioningKilled(t, programs) })
 	if os.Getenv("EHSM_LONG") != "" { // it waits for time to run out

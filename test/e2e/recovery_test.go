@@ -25,7 +25,13 @@ type ceremony struct {
 // with 2 of 3 custodians.
 func newCeremony(t testing.TB, machines int) *ceremony {
 	t.Helper()
-	c := &ceremony{site: newSite(t, machines, func(s *manifest.Settings) { s.Platforms = s.Platforms[:1] })}
+	return newCeremonyOf(t, bin, machines)
+}
+
+// newCeremonyOf is newCeremony with the programs of a directory.
+func newCeremonyOf(t testing.TB, programs string, machines int) *ceremony {
+	t.Helper()
+	c := &ceremony{site: newSiteOf(t, programs, machines, func(s *manifest.Settings) { s.Platforms = s.Platforms[:1] })}
 	c.people = filepath.Join(c.dir, "people")
 	if err := os.Mkdir(c.people, 0o700); err != nil {
 		t.Fatal(err)
@@ -334,4 +340,59 @@ func TestReplacedCustodian(t *testing.T) {
 	c.put(t, m, third)
 	n.said(t, printed, "the escrow is written.*versions=2")
 	contains(t, c.ehsm(t, 0, "domain", "backup", "--dir", n.path("domain"), "--out", backup), "versions 1, 2")
+}
+
+// testRecoveryKilled kills a dkeyserver at each step of writing the escrow, and of a
+// restoration. The next start has an escrow, and the next restoration succeeds.
+func testRecoveryKilled(t *testing.T, programs string) {
+	c := newCeremonyOf(t, programs, 1)
+	n := c.machines[0]
+	n.g.parts = map[string]*process{}
+	for _, point := range []string{"replace.write", "replace.rename", "replace.renamed"} {
+		n.fails(t, point+" escrow.sealed", "kill")
+		n.launchServer(t)
+		<-n.parts[partServer].exited
+		if err := n.parts[partServer].err; !killed(err) {
+			t.Fatalf("%s: %v, want SIGKILL", point, err)
+		}
+		n.mends(t)
+		printed := n.g.out.size()
+		n.start(t, partServer)
+		if point != "replace.renamed" { // after which it is there
+			n.said(t, printed, "the escrow is written")
+		}
+		c.ehsm(t, 0, "domain", "backup", "--dir", n.path("domain"), "--out", c.of("domain.backup"))
+		n.parts[partServer].kill()
+		if err := os.Remove(n.path("domain/escrow.sealed")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, point := range []string{"create.write escrow.sealed", "create.write domainkey.sealed", "create.rename *", "create.renamed *"} {
+		if err := os.RemoveAll(n.path("domain")); err != nil {
+			t.Fatal(err)
+		}
+		restored := func() error {
+			p := c.restoring(t, n, c.of("domain.backup"))
+			c.release(t, n, 0, "dave", c.of("domain.backup"))
+			c.release(t, n, 0, "fay", c.of("domain.backup"))
+			<-p.exited
+			return p.err
+		}
+		n.fails(t, point, "kill")
+		if err := restored(); !killed(err) {
+			t.Fatalf("%s: %v, want SIGKILL", point, err)
+		}
+		n.mends(t)
+		_, err := os.Stat(n.path("domain"))
+		if made := err == nil; made != (point == "create.renamed *") {
+			t.Fatalf("%s: a domain is there: %v", point, made)
+		}
+		if err != nil {
+			if err := restored(); err != nil {
+				t.Fatalf("%s: the next restoration: %v", point, err)
+			}
+		}
+		n.start(t, partServer)
+		n.parts[partServer].kill()
+	}
 }
