@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -15,15 +16,24 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// failingPrograms builds the programs of a TEE so that they fail where a file says.
-func failingPrograms(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-tags", "failpoints", "-o", dir+string(filepath.Separator),
+// failing builds the programs of a TEE so that they fail where a file says.
+var failing = sync.OnceValues(func() (string, error) {
+	build := exec.Command("go", "build", "-tags", "failpoints", "-o", failBin+string(filepath.Separator),
 		"./cmd/ehsm-core", "./cmd/ehsm-dkeycache", "./cmd/ehsm-dkeyserver")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the programs: %v\n%s", err, out)
+		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return failBin, nil
+})
+
+// failingPrograms is where failing has put them; those that others get have no
+// failpoints.
+func failingPrograms(t testing.TB) string {
+	t.Helper()
+	dir, err := failing()
+	if err != nil {
+		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{dir: true, bin: false} {
 		for _, program := range []string{partCore, partCache, partServer} {

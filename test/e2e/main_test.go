@@ -22,8 +22,9 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/host/store/postgres/pgtest"
 )
 
-// bin is the directory of the programs under test. Only TestMain sets it.
-var bin string
+// bin is the directory of the programs under test, and failBin that of those that
+// failing builds. Only TestMain sets them.
+var bin, failBin string
 
 // atOnce is how many tests run beside each other, unless -parallel says
 // otherwise: more than there are processors, because most of them wait.
@@ -38,6 +39,12 @@ func run(m *testing.M) int {
 	if !set {
 		flag.Set("test.parallel", atOnce) // cannot fail: the flag exists
 	}
+	var err error
+	if failBin, err = os.MkdirTemp("", "ehsm-e2e-fail-*"); err != nil {
+		fmt.Fprintln(os.Stderr, "make a directory for the programs:", err)
+		return 1
+	}
+	defer os.RemoveAll(failBin)
 	if bin = os.Getenv("EHSM_E2E_BIN"); bin != "" {
 		return pgtest.Main(m)
 	}
