@@ -39,7 +39,7 @@ func (c *Core) table() []setting {
 		{"EHSM_CORE_REPLAYS_PER_TENANT", "1572864", "requests remembered for one tenant, 16 bytes each", number(&c.ReplaysPerTenant, 1024)},
 		{"EHSM_CORE_REPLAYS", "2097152", "requests remembered in total", number(&c.Replays, 1024)},
 		{"EHSM_CORE_SEEN", "262144", "changed records whose newest revision is remembered", number(&c.Seen, 1024)},
-		{"EHSM_CORE_FACTS", "4194304", "records that may have been disabled or deleted: the core remembers all of them, about 50 bytes each; when there are more, it refuses to disable and delete others, and one that starts serves nothing", number(&c.Facts, 1024)},
+		{"EHSM_CORE_FACTS", "4194304", "records that may have been disabled or deleted: the core remembers all of them, about 80 bytes each; when there are more, it refuses to disable and delete others, and one that starts serves nothing", number(&c.Facts, 1024)},
 		{"EHSM_CORE_PENDING", "4096", "changes that wait for the store at a time", number(&c.Pending, 16)},
 		{"EHSM_CORE_WORKERS", "0", "expensive calls at a time; 0: one for each processor", number(&c.Workers, 0)},
 	}

@@ -21,7 +21,7 @@ func nameOf(id wire.RecordID) name {
 	return name(sum[:16])
 }
 
-// A mark is the newest fact about a record: 16 bytes, of about 48 that an entry of
+// A mark is the newest fact about a record: 16 bytes, of about 80 that an entry of
 // the table takes. Half of the tag is enough to tell states apart, of which the
 // host can have no more made than cores answer requests.
 type mark struct {
