@@ -46,14 +46,15 @@ func (s *server) rotate(d *provision.Domain) error {
 	return nil
 }
 
-// hearing is for how long a root that has just started listens before it makes a
-// version that was asked for before: whoever has it says so within two heartbeats of
-// a reconnected client.
-const hearing = 6 * time.Second
-
-// hasHeard reports whether others would have said by now that they have a version.
-func (s *server) hasHeard(version uint32) bool {
-	return version > s.atStart || time.Since(s.started) >= hearing
+// behind refuses to make versions where others have got further. Errors: errBehind,
+// provision.ErrNoKeys.
+func (s *server) behind(others uint32) error {
+	return s.holder.Use(func(k *domainkey.Keyring) error {
+		if others > k.Newest() {
+			return errBehind
+		}
+		return nil
+	})
 }
 
 // makeVersions makes the versions that are asked for: they are sealed, and in the
@@ -62,12 +63,12 @@ func (s *server) makeVersions(d *provision.Domain) error {
 	state, due := d.State(), false
 	err := s.holder.Use(func(k *domainkey.Keyring) error {
 		due = k.Newest() < state.Settings.DomainKeyVersion()
-		if s.members.Newest() > k.Newest() {
-			return errBehind
-		}
 		return nil
 	})
-	if errors.Is(err, provision.ErrNoKeys) || err == nil && (!due || !s.hasHeard(state.Settings.DomainKeyVersion())) {
+	if err == nil {
+		err = s.behind(s.members.Newest())
+	}
+	if errors.Is(err, provision.ErrNoKeys) || err == nil && !due {
 		return nil
 	}
 	if err != nil {

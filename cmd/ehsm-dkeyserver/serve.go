@@ -38,8 +38,6 @@ type server struct {
 	waiting  *provision.Waiting
 	writing  sync.Mutex // of manifests to the directory
 	rotating sync.Mutex // held from when the escrow has a new DomainKey until the holder has it
-	started  time.Time  // of the process
-	atStart  uint32     // version of the DomainKey that the manifest then asked for
 	unsealed bool       // what is sealed has versions that are forgotten; for watch
 	log      *slog.Logger
 
@@ -116,7 +114,6 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		return nil, fmt.Errorf("genesis in %s: %w", settings.Domain, err)
 	}
 	s.add(d, files[1:])
-	s.started, s.atStart = time.Now(), d.State().Settings.DomainKeyVersion()
 	s.asked = d.State().Settings.DomainKeyVersion()
 	warnOfHSM(stderr, p, &d.State().Terms)
 	err = s.holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
