@@ -2,6 +2,7 @@ package core
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"hash"
 	"sync"
@@ -14,14 +15,52 @@ import (
 // openApp is a tenant ready for use.
 type openApp struct {
 	record.App
-	requests macs         // under the API key's text
-	replies  secret.Bytes // key of reply signatures, 32 bytes
-	material secret.Bytes
+	credentials []*openCredential // in the order of App.Credentials
+	apiKeys     []*openCredential // those that are API keys
 }
 
-func newOpenApp(a record.App, apiKey secret.Bytes) *openApp {
-	reply := api.ReplyKey(apiKey.Expose())
-	return &openApp{App: a, requests: newMACs(apiKey), replies: secret.New(reply[:]), material: apiKey}
+// openCredential is a credential ready for use.
+type openCredential struct {
+	record.Credential
+	// Of an API key.
+	text     secret.Bytes
+	requests macs         // under the text
+	replies  secret.Bytes // key of reply signatures, 32 bytes
+}
+
+// newOpenApp takes over the texts of the app's API keys.
+func newOpenApp(a record.App, texts []secret.Bytes) *openApp {
+	o := &openApp{App: a}
+	for _, c := range a.Credentials {
+		open := &openCredential{Credential: c}
+		if c.Kind == record.APIKey {
+			open.text, texts = texts[0], texts[1:]
+			reply := api.ReplyKey(open.text.Expose())
+			open.requests, open.replies = newMACs(open.text), secret.New(reply[:])
+			o.apiKeys = append(o.apiKeys, open)
+		}
+		o.credentials = append(o.credentials, open)
+	}
+	return o
+}
+
+// texts are those of the API keys, in the order of their credentials.
+func (a *openApp) texts() []secret.Bytes {
+	texts := make([]secret.Bytes, 0, len(a.apiKeys))
+	for _, c := range a.apiKeys {
+		texts = append(texts, c.text)
+	}
+	return texts
+}
+
+// newStranger makes the app that stands in for one that does not exist, and its
+// credential for one that does not, so that all of them cost the same. Nobody has
+// its key.
+func newStranger() *openApp {
+	key := make([]byte, apiKeyLen)
+	rand.Read(key) // never fails
+	a := record.App{State: record.Active, Credentials: []record.Credential{record.FirstCredential(0)}}
+	return newOpenApp(a, []secret.Bytes{secret.New(key)})
 }
 
 // macs computes HMAC-SHA-256 under one key. Keyed states are pooled, because

@@ -83,8 +83,8 @@ func (x *request) authenticate() (canon.Value, error) {
 			app = entry.value
 		}
 	}
-	form, ok := x.verify(app, &e)
-	if !ok { // check: signature
+	credential, form := x.verify(app, &e)
+	if credential == nil { // check: signature
 		return canon.Value{}, errSign()
 	}
 	if entry == nil { // check+: stranger: nobody has the key of the stand-in
@@ -95,34 +95,65 @@ func (x *request) authenticate() (canon.Value, error) {
 	}
 	x.timestamp, x.hasNonce = e.timestamp, e.hasNonce
 	payload := e.body.Covered(form).Get("payload")
-	if named := payload.Get(memberAction); named.Kind() != canon.Absent && named.Text() != x.call.Action { // check: action
+	named := payload.Get(memberAction)
+	if named.Kind() != canon.Absent && named.Text() != x.call.Action { // check: action
 		return canon.Value{}, errSign()
 	}
-	x.tenant, x.app, x.authenticated = tenant, entry, true
+	if credential.RequireAction && named.Kind() == canon.Absent { // check: action-required
+		return canon.Value{}, errSign()
+	}
+	x.tenant, x.app, x.credential, x.authenticated = tenant, entry, credential, true
 	return payload, x.admit()
 }
 
-// verify checks the signature under all accepted forms and returns the one that
-// matches.
-func (x *request) verify(app *openApp, e *envelope) (canon.Form, bool) {
-	var sent [sha256.Size + 1]byte
-	n, err := base64.StdEncoding.Strict().Decode(sent[:], []byte(cut(e.sign, base64.StdEncoding.EncodedLen(sha256.Size))))
-	wellFormed := err == nil && n == sha256.Size && len(e.sign) == base64.StdEncoding.EncodedLen(sha256.Size)
+// verify returns the credential of the app that the request is signed with and the
+// form that its signature covers, or nil. It tries as many API keys as an app may
+// have, whatever this one has, so that what is refused takes the same time.
+func (x *request) verify(app *openApp, e *envelope) (*openCredential, canon.Form) {
+	sent, wellFormed := decodeSign(e.sign)
 	buf, _ := x.core.buffers.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
 	}
 	defer x.core.buffers.Put(buf)
-	for form := range e.body.Forms() {
-		*buf = e.body.AppendCanonical((*buf)[:0], form)
-		x.mac = app.requests.sum(*buf)
-		if !hmac.Equal(x.mac[:], sent[:sha256.Size]) {
+	none := x.core.stranger.apiKeys[0]
+	for i := range record.MaxAPIKeys {
+		c := none
+		if i < len(app.apiKeys) {
+			c = app.apiKeys[i]
+		}
+		if c.Ended(x.millis()) { // check: credential-expired
+			c = none
+		}
+		form, ok := x.verifyMAC(c, e, &sent, buf)
+		if !ok {
 			continue
 		}
 		if !wellFormed { // check: sign-encoding
-			return 0, false
+			return nil, 0
 		}
-		return form, true
+		return c, form
+	}
+	return nil, 0
+}
+
+// decodeSign decodes as much of a signature as a MAC has.
+func decodeSign(text string) (mac [sha256.Size]byte, wellFormed bool) {
+	var b [sha256.Size + 1]byte
+	size := base64.StdEncoding.EncodedLen(sha256.Size)
+	n, err := base64.StdEncoding.Strict().Decode(b[:], []byte(cut(text, size)))
+	return [sha256.Size]byte(b[:]), err == nil && n == sha256.Size && len(text) == size
+}
+
+// verifyMAC checks the MAC of one API key under all accepted forms and returns the
+// one that matches.
+func (x *request) verifyMAC(c *openCredential, e *envelope, sent *[sha256.Size]byte, buf *[]byte) (canon.Form, bool) {
+	for form := range e.body.Forms() {
+		*buf = e.body.AppendCanonical((*buf)[:0], form)
+		x.mac = c.requests.sum(*buf)
+		if hmac.Equal(x.mac[:], sent[:]) {
+			return form, true
+		}
 	}
 	return 0, false
 }

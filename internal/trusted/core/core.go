@@ -11,7 +11,6 @@ package core
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -40,7 +39,7 @@ type Limits struct {
 	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
 	Replays          int // requests remembered in total; default 2,097,152
 	Seen             int // changed records whose newest revision is remembered; default 262144
-	Facts            int // records that negative facts are about, about 50 bytes each; default 4,194,304
+	Facts            int // records that negative facts are about, about 80 bytes each; default 4,194,304
 	Sessions         int // opened import sessions; default 1024
 	Policies         int // opened quote policies; default 4096
 	Platforms        int // kinds of platforms whose newest collateral is remembered; default 1024
@@ -170,9 +169,7 @@ func New(cfg Config) (*Core, error) {
 	if c.instance, err = newInstanceKey(cfg.Home); err != nil {
 		return nil, err
 	}
-	noKey := make([]byte, apiKeyLen)
-	rand.Read(noKey) // never fails
-	c.stranger = newOpenApp(record.App{}, secret.New(noKey))
+	c.stranger = newStranger()
 	c.info = wire.Info{
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
@@ -281,6 +278,7 @@ type request struct {
 
 	tenant        wire.UUID // of the authenticated app
 	app           *cached[*openApp]
+	credential    *openCredential // that it is authenticated with
 	authenticated bool
 	mac           [32]byte
 	timestamp     int64 // Unix milliseconds

@@ -403,8 +403,21 @@ func (h *host) adopt(d domain, appid, apikey string) *tenant {
 
 func (h *host) putApp(d domain, c *tenant, revision uint64, app record.App) {
 	h.t.Helper()
+	if app.Credentials == nil {
+		app.Credentials = []record.Credential{record.FirstCredential(app.Created)}
+	}
+	h.putAppWith(d, c, revision, app, c.apikey)
+}
+
+// putAppWith stores an app record with the texts of its API keys.
+func (h *host) putAppWith(d domain, c *tenant, revision uint64, app record.App, apiKeys ...string) {
+	h.t.Helper()
+	var texts []secret.Bytes
+	for _, k := range apiKeys {
+		texts = append(texts, secret.Copy([]byte(k)))
+	}
 	id := appID(c.id())
-	sealed, err := record.SealApp(d.keys, record.Header{ID: id, Revision: revision}, app, secret.Copy([]byte(c.apikey)))
+	sealed, err := record.SealApp(d.keys, record.Header{ID: id, Revision: revision}, app, texts)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -179,18 +179,24 @@ func (x *request) deleteKey() (result, error) {
 func (x *request) deleteAllKey() (result, error) {
 	next := x.app.value.App
 	next.Generation++
-	next.GenerationAt, next.Modified = x.millis(), x.millis()
+	next.GenerationAt = x.millis()
+	return result{message: textSuccessful}, x.narrowing(x.writeApp(next, x.app.value.texts(), true))
+}
+
+// writeApp adds the app record to the writes, with the texts of its API keys. A
+// sweep writes its generation into the keys later.
+func (x *request) writeApp(next record.App, texts []secret.Bytes, sweep bool) error {
+	next.Modified = x.millis()
 	revision := x.app.revision + 1
-	sealed, err := record.SealApp(x.core.keys, record.Header{ID: x.app.id, Revision: revision}, next, x.app.value.material)
+	sealed, err := record.SealApp(x.core.keys, record.Header{ID: x.app.id, Revision: revision}, next, texts)
 	if err != nil {
-		return result{}, errInternal("seal app")
+		return errInternal("seal app")
 	}
-	w := wire.Write{ID: x.app.id, Expected: x.app.revision, Revision: revision, Sweep: true, Sealed: sealed}
+	w := wire.Write{ID: x.app.id, Expected: x.app.revision, Revision: revision, Sweep: sweep, Sealed: sealed}
 	x.write(w)
-	opened := *x.app.value
-	opened.App = next
-	x.onStored = append(x.onStored, func() { x.core.apps.put(w.ID, w.Revision, w.Tag(), &opened) })
-	return result{message: textSuccessful}, x.narrowing(nil)
+	opened := newOpenApp(next, texts)
+	x.onStored = append(x.onStored, func() { x.core.apps.put(w.ID, w.Revision, w.Tag(), opened) })
+	return nil
 }
 
 // listKey lists the tenant's keys, oldest first. The host answers the query and

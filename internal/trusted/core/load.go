@@ -184,11 +184,11 @@ func appID(tenant wire.UUID) wire.RecordID {
 
 func (x *request) loadApp(tenant wire.UUID) (*cached[*openApp], error) {
 	return load(x, x.core.apps, appID(tenant), func(h record.Header, sealed []byte) (*openApp, error) {
-		a, apiKey, err := record.OpenApp(x.core.keys, h, sealed)
+		a, texts, err := record.OpenApp(x.core.keys, h, sealed)
 		if err != nil {
 			return nil, err
 		}
-		return newOpenApp(a, apiKey), nil
+		return newOpenApp(a, texts), nil
 	})
 }
 

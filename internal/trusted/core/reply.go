@@ -50,7 +50,7 @@ func appendEnvelope(dst []byte, code int, res result) []byte {
 
 // sign returns the reply signature.
 func (x *request) sign(body []byte) string {
-	return api.ReplySignature((*[32]byte)(x.app.value.replies.Expose()), &x.mac, x.call.Action, body)
+	return api.ReplySignature((*[32]byte)(x.credential.replies.Expose()), &x.mac, x.call.Action, body)
 }
 
 // Two identical requests of a client that sends no nonce differ only in their

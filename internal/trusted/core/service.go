@@ -56,8 +56,11 @@ func (x *request) enroll() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	a := record.App{State: record.Active, Exposed: true, Created: now, Modified: now, DefaultKey: defaultKey}
-	sealed, err := record.SealApp(x.core.keys, record.Header{ID: appID(tenant), Revision: 1}, a, apiKey)
+	a := record.App{
+		State: record.Active, Exposed: true, Created: now, Modified: now, DefaultKey: defaultKey,
+		Credentials: []record.Credential{record.FirstCredential(now)},
+	}
+	sealed, err := record.SealApp(x.core.keys, record.Header{ID: appID(tenant), Revision: 1}, a, []secret.Bytes{apiKey})
 	if err != nil {
 		return result{}, errInternal("seal app")
 	}

@@ -219,7 +219,7 @@ func (x *request) verdict(r *verify.Result) (result, error) {
 	if err != nil {
 		return result{}, errInternal("verdict does not parse")
 	}
-	sum := x.app.value.requests.sum(tree.AppendCanonicalObject(nil, canon.Skipping))
+	sum := x.credential.requests.sum(tree.AppendCanonicalObject(nil, canon.Skipping))
 	return result{textSuccess, o.text("sign", base64.StdEncoding.EncodeToString(sum[:])).end()}, nil
 }
 

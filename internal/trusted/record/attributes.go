@@ -43,8 +43,10 @@ const (
 	External        // imported by its owner
 )
 
-// App is a tenant. Its material is the API key's text.
+// App is a tenant. Its material are the texts of its API keys.
 type App struct {
+	Name string // given at enrollment, up to MaxText bytes of printable ASCII; may be empty
+
 	State        State // Active or Suspended
 	Exposed      bool  // the host could see the API key at enrollment
 	Created      int64 // Unix milliseconds
@@ -53,6 +55,9 @@ type App struct {
 	GenerationAt int64 // Unix milliseconds of the last change of Generation, 0: never
 	// DefaultKey is the key for secrets that name no other; zero: there is none.
 	DefaultKey wire.UUID
+	// Credentials are 1 to MaxCredentials, of which up to MaxAPIKeys are API keys;
+	// none has the id or the public key of another.
+	Credentials []Credential
 }
 
 // Key is a CMK without its material.
@@ -97,7 +102,8 @@ type KeyVersion struct {
 }
 
 const (
-	appV1        = 1
+	appV1        = 1 // one API key, the owner's
+	appV2        = 2
 	keyV1        = 1
 	keyVersionV1 = 1
 	maxVersions  = 1000
@@ -114,43 +120,78 @@ func (k *Key) Version(number uint32) (Version, bool) {
 	return Version{}, false
 }
 
-// SealApp seals an app record with its API key. It refuses a state that OpenApp
-// would refuse.
-func SealApp(keys *domainkey.Keyring, h Header, a App, apiKey secret.Bytes) ([]byte, error) {
+// SealApp seals an app record with the texts of its API keys, in the order of
+// their credentials; they stay the caller's. It refuses what OpenApp would refuse.
+// The layout is the lowest that says it all: releases from before there were
+// credentials read the apps that have none but their first.
+func SealApp(keys *domainkey.Keyring, h Header, a App, apiKeys []secret.Bytes) ([]byte, error) {
 	if err := sealable(h, wire.App, a.validate()); err != nil {
 		return nil, err
 	}
-	b := []byte{appV1, byte(a.State)}
+	material, err := a.joinKeys(apiKeys)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", h.ID, err)
+	}
+	defer material.Zero()
+	layout := byte(appV2)
+	if a.first() {
+		layout = appV1
+	}
+	b := []byte{layout, byte(a.State)}
 	b = pack.AppendBool(b, a.Exposed)
 	b = appendInt64s(b, a.Created, a.Modified)
 	b = binary.BigEndian.AppendUint32(b, a.Generation)
 	b = appendInt64s(b, a.GenerationAt)
 	b = append(b, a.DefaultKey[:]...)
-	return seal(keys, h, b, apiKey)
+	if layout == appV2 {
+		b = a.appendCredentials(b)
+	}
+	return seal(keys, h, b, material)
 }
 
-// OpenApp opens an app record. Errors: ErrOpen.
-func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, secret.Bytes, error) {
-	var a App
+// OpenApp opens an app record of any layout. It returns the texts of the API keys
+// too, in the order of their credentials. Errors: ErrOpen.
+func OpenApp(keys *domainkey.Keyring, h Header, sealed []byte) (App, []secret.Bytes, error) {
 	if h.ID.Type != wire.App { // check+: app-type: the core asks for apps by their type
-		return a, secret.Bytes{}, fmt.Errorf("%w: %s is no app", ErrOpen, h.ID)
+		return App{}, nil, fmt.Errorf("%w: %s is no app", ErrOpen, h.ID)
 	}
-	attributes, apiKey, err := open(keys, h, sealed)
+	attributes, material, err := open(keys, h, sealed)
 	if err != nil {
-		return a, secret.Bytes{}, err
+		return App{}, nil, err
 	}
-	r := version(attributes, appV1)
-	a.State = State(r.Uint8())
-	a.Exposed = r.Bool()
+	a, layout, err := readApp(attributes)
+	var texts []secret.Bytes
+	if err == nil {
+		texts, err = a.splitKeys(material, layout)
+	}
+	if err != nil {
+		material.Zero()
+		return App{}, nil, fmt.Errorf("%w: %w", ErrOpen, err)
+	}
+	return a, texts, nil
+}
+
+func readApp(attributes []byte) (App, uint8, error) {
+	r := pack.NewReader(attributes)
+	layout := r.Uint8()
+	if r.Err() == nil && layout != appV1 && layout != appV2 {
+		r.Fail("attribute layout %d is unknown", layout)
+	}
+	a := App{State: State(r.Uint8()), Exposed: r.Bool()}
 	a.Created, a.Modified = r.Int64(), r.Int64()
 	a.Generation = r.Uint32()
 	a.GenerationAt = r.Int64()
 	r.Array(a.DefaultKey[:])
-	if err := finish(r, a.validate()); err != nil {
-		apiKey.Zero()
-		return App{}, secret.Bytes{}, err
+	if layout == appV1 {
+		a.Credentials = []Credential{FirstCredential(a.Created)}
+	} else {
+		a.readCredentials(r)
 	}
-	return a, apiKey, nil
+	err := r.Close()
+	if err == nil {
+		err = a.validate()
+	}
+	return a, layout, err
 }
 
 // SealKey seals a key record. It has no material of its own. It refuses what

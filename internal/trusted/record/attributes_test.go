@@ -86,7 +86,7 @@ func TestBadAttributes(t *testing.T) {
 		cause        string
 	}{
 		{"app of layout 0", app, set(atLayout, 0), "layout 0 is unknown"},
-		{"app of layout 2", app, set(atLayout, 2), "layout 2 is unknown"},
+		{"app of layout 3", app, set(atLayout, 3), "layout 3 is unknown"},
 		{"app without attributes", app, cut(47), "got 0 bytes"},
 		{"app cut short", app, cut(1), "malformed"},
 		{"app with a byte more", app, add(0), "1 trailing bytes"},
@@ -198,8 +198,12 @@ func TestExtremeAttributes(t *testing.T) {
 	const last = math.MaxUint32
 	h := Header{wire.RecordID{Tenant: wire.UUID{1}, ID: wire.UUID{2}, Version: last}, math.MaxUint64}
 	for _, want := range []any{
-		App{State: Active, Created: math.MinInt64, Modified: math.MaxInt64, Generation: last, GenerationAt: -1},
-		App{State: Suspended, Exposed: true},
+		App{
+			State: Active, Created: math.MinInt64, Modified: math.MaxInt64, Generation: last, GenerationAt: -1,
+			Credentials: []Credential{FirstCredential(math.MinInt64)},
+		},
+		App{State: Suspended, Exposed: true, Credentials: []Credential{FirstCredential(0)}},
+		App{State: Active, Name: strings.Repeat("~", MaxText), Credentials: keyPairs(MaxCredentials)},
 		Key{
 			Spec: primitive.HMAC, Usage: SignVerify, Origin: External, State: Destroyed,
 			Created: math.MinInt64, Modified: -1, Expires: math.MaxInt64, Deleted: 1, Generation: last, Primary: last,
@@ -241,7 +245,7 @@ func sealAny(keys *domainkey.Keyring, h *Header, attributes any, material []byte
 	switch a := attributes.(type) {
 	case App:
 		h.ID.Type = wire.App
-		return SealApp(keys, *h, a, secret.Copy(material))
+		return SealApp(keys, *h, a, splitByLayout(a, material))
 	case Key:
 		h.ID.Type = wire.Key
 		return SealKey(keys, *h, a)
@@ -334,7 +338,9 @@ func TestSealRefusals(t *testing.T) {
 	session, ended := named.importSession(), named.importSession()
 	ended.State = SessionUsed
 	for name, f := range map[string]func() ([]byte, error){
-		"app named as key":     func() ([]byte, error) { return SealApp(keys, version.header(), *app.App, secret.Bytes{}) },
+		"app named as key": func() ([]byte, error) {
+			return SealApp(keys, version.header(), app.app(), []secret.Bytes{secret.New([]byte{1})})
+		},
 		"key named as version": func() ([]byte, error) { return SealKey(keys, version.header(), good) },
 		"session named as key": func() ([]byte, error) {
 			return SealImportSession(keys, sample(t, "AES key").header(), session, secret.New([]byte{1}))

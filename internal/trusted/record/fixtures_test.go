@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -190,6 +191,16 @@ func (r releasedRecord) key() Key {
 	return k
 }
 
+// app is the app record as this package has it. Those of layout 1 say nothing of
+// credentials.
+func (r releasedRecord) app() App {
+	a := *r.App
+	if a.Credentials == nil {
+		a.Credentials = []Credential{FirstCredential(a.Created)}
+	}
+	return a
+}
+
 // importSession is the import session as this package has it.
 func (r releasedRecord) importSession() ImportSession {
 	s := r.ImportSession
@@ -200,7 +211,7 @@ func (r releasedRecord) importSession() ImportSession {
 func (r releasedRecord) attributes() any {
 	switch {
 	case r.App != nil:
-		return *r.App
+		return r.app()
 	case r.Key != nil:
 		return r.key()
 	case r.KeyVersion != nil:
@@ -232,7 +243,11 @@ func (r releasedRecord) seal(keys *domainkey.Keyring) ([]byte, error) {
 func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, material secret.Bytes, err error) {
 	switch h.ID.Type {
 	case wire.App:
-		return anyOf(OpenApp(keys, h, sealed))
+		a, apiKeys, err := OpenApp(keys, h, sealed)
+		if err != nil {
+			return a, secret.Bytes{}, err
+		}
+		return a, joinByLayout(a, apiKeys), nil
 	case wire.Key:
 		k, err := OpenKey(keys, h, sealed)
 		return k, secret.Bytes{}, err
@@ -253,6 +268,35 @@ func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, 
 
 func anyOf[T any](v T, material secret.Bytes, err error) (any, secret.Bytes, error) {
 	return v, material, err
+}
+
+// joinByLayout makes the material of an app of the texts of its API keys.
+func joinByLayout(a App, apiKeys []secret.Bytes) secret.Bytes {
+	if layout1(a) {
+		return apiKeys[0]
+	}
+	var b []byte
+	for _, k := range apiKeys {
+		b = append(append(b, byte(k.Len())), k.Expose()...)
+	}
+	return secret.New(b)
+}
+
+// splitByLayout undoes joinByLayout.
+func splitByLayout(a App, material []byte) (apiKeys []secret.Bytes) {
+	if layout1(a) {
+		return []secret.Bytes{secret.Copy(material)}
+	}
+	for len(material) > 0 {
+		n := 1 + int(material[0])
+		apiKeys = append(apiKeys, secret.Copy(material[1:n]))
+		material = material[n:]
+	}
+	return apiKeys
+}
+
+func layout1(a App) bool {
+	return a.Name == "" && reflect.DeepEqual(a.Credentials, []Credential{FirstCredential(a.Created)})
 }
 
 // Offsets in a sealed record, docs/formats.md#sealed-record-v1.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // ofEachType names one released record of each type.
-var ofEachType = []string{"new app", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1", "quote policy"}
+var ofEachType = []string{"new app", "app with key pairs alone", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1", "quote policy"}
 
 // refused fails unless the record is refused with ErrOpen, a text with cause,
 // and nothing of the record returned.
@@ -32,7 +33,7 @@ func refused(t *testing.T, name string, keys *domainkey.Keyring, h Header, seale
 func empty(attributes any) bool {
 	switch a := attributes.(type) {
 	case App:
-		return a == App{}
+		return reflect.ValueOf(a).IsZero()
 	case Key:
 		return a.Spec == 0 && a.State == 0 && a.Versions == nil
 	case KeyVersion:

@@ -10,11 +10,14 @@ import (
 // The same rules hold when sealing and when opening, so that a forgotten field
 // is an error of the action that forgot it and not a record lost.
 
-func (a App) validate() error {
+func (a *App) validate() error {
 	if a.State != Active && a.State != Suspended {
 		return fmt.Errorf("an app has no state %d", a.State)
 	}
-	return nil
+	if !printable(a.Name) {
+		return fmt.Errorf("name is not of up to %d bytes of printable ASCII", MaxText)
+	}
+	return a.validateCredentials()
 }
 
 func (v KeyVersion) validate() error { return knownKind(v.Spec, v.Usage, v.Origin) }

@@ -124,8 +124,12 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if f, err := s.core.Facts(t.Context(), &wire.Facts{First: 1, End: true}); err != nil || f.Trouble != "" {
+		t.Fatalf("Facts: got %+v, %v", f, err)
+	}
 	id := wire.RecordID{Type: wire.App, Tenant: s.tenant, ID: s.tenant}
-	app, err := record.SealApp(s.keys, record.Header{ID: id, Revision: 1}, record.App{State: record.Active}, secret.Copy([]byte(apiKey)))
+	a := record.App{State: record.Active, Credentials: []record.Credential{record.FirstCredential(0)}}
+	app, err := record.SealApp(s.keys, record.Header{ID: id, Revision: 1}, a, []secret.Bytes{secret.Copy([]byte(apiKey))})
 	s.refs = []wire.Ref{s.ref(id, app, err)}
 	return s
 }
