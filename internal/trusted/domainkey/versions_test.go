@@ -229,6 +229,29 @@ func TestRotate(t *testing.T) {
 	}
 }
 
+// TestRotateWithHSM has a version made where the domain's root is an HSM, and refused
+// by a platform without it.
+func TestRotateWithHSM(t *testing.T) {
+	p, dir := withHSM{real()}, filepath.Join(t.TempDir(), "domain")
+	if err := creating(t, manifest.HSM, false, false)(dir, p); err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := Open(dir, p, secret.NewHeap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := k.Rotate(dir, p, secret.NewHeap(), rotated(2), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := Open(dir, p, secret.NewHeap()); err != nil || !same(again, two) {
+		t.Errorf("opened again: %v", err)
+	}
+	if got, err := two.Rotate(dir, real(), secret.NewHeap(), rotated(3), nil); got != nil || !errors.Is(err, ErrRoot) {
+		t.Errorf("without the HSM: got %v, want ErrRoot", err)
+	}
+}
+
 // TestForgetWhileUsed has keys used, adopted and forgotten at once.
 func TestForgetWhileUsed(t *testing.T) {
 	k := open(t, create(t, node()), node())
