@@ -229,6 +229,8 @@ func TestOperations(t *testing.T) {
 			{"progress", wire.OpProgress, wire.Progress{Floor: 2}, "18 progress 2 <nil>"},
 			{"progress that fails", wire.OpProgress, wire.Progress{Floor: 13}, "19 refused: not 13"},
 			{"empty progress", wire.OpProgress, nil, "20 refused: decode progress: malformed encoding: got 0 bytes, want 1"},
+			{"rewrap", wire.OpRewrap, &wire.Rewrap{Records: make([]wire.Ref, 3)}, "21 op 7: rewrap 3"},
+			{"empty rewrap", wire.OpRewrap, nil, "22 refused: decode rewrap: malformed encoding: got 0 bytes, want 1"},
 		} {
 			p.send(row.op, row.m)
 			want(t, row.name, p.receive(), row.want)
@@ -244,6 +246,7 @@ func TestOutOfOrder(t *testing.T) {
 		"expensive action": {wire.OpCall, call("Wait", "")},
 		"slow action":      {wire.OpCall, call("Wait", "")},
 		"sweep":            {wire.OpSweep, &wire.Sweep{}},
+		"rewrap":           {wire.OpRewrap, &wire.Rewrap{}},
 		"listing":          {wire.OpCall, &wire.Call{Action: "Wait", Listed: true}},
 	} {
 		core := &fakeCore{}
