@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,8 +38,11 @@ type rotatingStore struct {
 }
 
 func (s *rotatingStore) Apply(ctx context.Context, c store.Change) error {
+	s.mu.Lock()
+	floor := s.at.Floor
+	s.mu.Unlock()
 	for i := range c.Writes {
-		if err := store.CheckFloor(&c.Writes[i], s.at.Floor); err != nil {
+		if err := store.CheckFloor(&c.Writes[i], floor); err != nil {
 			return err
 		}
 	}
@@ -109,7 +113,10 @@ func (s *rotatingStore) Report(_ context.Context, slice int, r store.Slice) erro
 }
 
 func (s *rotatingStore) Alone(ctx context.Context, name string, work func(context.Context) error) (bool, error) {
-	if s.alone[name] {
+	s.mu.Lock()
+	taken := s.alone[name]
+	s.mu.Unlock()
+	if taken {
 		return false, nil
 	}
 	return true, work(ctx)
@@ -202,19 +209,37 @@ func (c *rotatingCore) Resolve(ctx context.Context, r wire.Resolve) (*wire.Answe
 	return c.fakeCore.Resolve(ctx, r)
 }
 
+// A lockedLog is a log that tests read while it is written.
+type lockedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // A turned is a rig whose DomainKey is rotated.
 type turned struct {
 	*rig
 	core  *rotatingCore
 	store *rotatingStore
-	log   *bytes.Buffer
+	log   *lockedLog
 }
 
 // rotating calls f in a bubble, while Run is at work on records of n tenants under
 // version 1.
 func rotating(t *testing.T, n int, prepare func(*turned), f func(*turned)) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &turned{rig: newRig(t, Options{}), log: &bytes.Buffer{}}
+		g := &turned{rig: newRig(t, Options{}), log: &lockedLog{}}
 		g.core = &rotatingCore{fakeCore: g.rig.core, version: 2}
 		g.store = &rotatingStore{memStore: g.rig.store, alone: map[string]bool{}}
 		g.Relay = New(g.core, g.store, g.sink, Options{Log: slog.New(slog.NewTextHandler(g.log, nil))})
@@ -231,6 +256,15 @@ func rotating(t *testing.T, n int, prepare func(*turned), f func(*turned)) {
 		cancel()
 		<-done
 	})
+}
+
+// look calls f while core and store stand still.
+func (g *turned) look(f func()) {
+	g.core.mu.Lock()
+	defer g.core.mu.Unlock()
+	g.store.mu.Lock()
+	defer g.store.mu.Unlock()
+	f()
 }
 
 // old counts the records below a version.
@@ -255,20 +289,25 @@ func TestRotation(t *testing.T) {
 		if s.Rotation.Done() != 2 || s.Rotation.Floor != 2 || s.DomainKey != 2 || s.Rewrapped != 20000 {
 			t.Errorf("got %+v, want all records at version 2", s)
 		}
-		for _, n := range g.core.steps {
-			if n > wire.RewrapStep {
-				t.Errorf("step of %d records, want at most %d", n, wire.RewrapStep)
+		steps := 0
+		g.look(func() {
+			for _, n := range g.core.steps {
+				if n > wire.RewrapStep {
+					t.Errorf("step of %d records, want at most %d", n, wire.RewrapStep)
+				}
 			}
-		}
-		want := wire.Progress{Floor: 2, Done: 2, Total: 20000, Looked: 20000}
-		if n := len(g.core.heard); n < 5 || g.core.heard[0] != (wire.Progress{}) || g.core.heard[n-1] != want {
-			t.Errorf("core heard %v, want it to end with %+v", g.core.heard, want)
-		}
-		steps := len(g.core.steps)
+			want := wire.Progress{Floor: 2, Done: 2, Total: 20000, Looked: 20000}
+			if n := len(g.core.heard); n < 5 || g.core.heard[0] != (wire.Progress{}) || g.core.heard[n-1] != want {
+				t.Errorf("core heard %v, want it to end with %+v", g.core.heard, want)
+			}
+			steps = len(g.core.steps)
+		})
 		time.Sleep(time.Minute)
-		if len(g.core.steps) != steps || len(g.store.raised) != 1 {
-			t.Errorf("got %d more steps and floors %v after the end", len(g.core.steps)-steps, g.store.raised)
-		}
+		g.look(func() {
+			if len(g.core.steps) != steps || len(g.store.raised) != 1 {
+				t.Errorf("got %d more steps and floors %v after the end", len(g.core.steps)-steps, g.store.raised)
+			}
+		})
 		g.core.mu.Lock()
 		g.core.version = 3
 		g.core.mu.Unlock()
@@ -299,9 +338,11 @@ func TestRotationBreaksOff(t *testing.T) {
 		if g.old(2) != 0 || g.Stats().Rotation.Done() != 2 {
 			t.Errorf("%d records are left", g.old(2))
 		}
-		if !slices.Contains(g.core.resolved, wire.Failed) || !strings.Contains(g.log.String(), errDisk.Error()) {
-			t.Errorf("core heard %v, log %q; want the failure in both", g.core.resolved, g.log)
-		}
+		g.look(func() {
+			if !slices.Contains(g.core.resolved, wire.Failed) || !strings.Contains(g.log.String(), errDisk.Error()) {
+				t.Errorf("core heard %v, log %q; want the failure in both", g.core.resolved, g.log)
+			}
+		})
 	})
 }
 
@@ -312,9 +353,7 @@ func TestRotationShared(t *testing.T) {
 		if n := g.old(2); n != 4 || g.Stats().Rotation.Done() == 2 {
 			t.Errorf("%d records are left, want the 4 of the other node's slice", n)
 		}
-		g.store.mu.Lock()
-		delete(g.store.alone, "rewrap 5")
-		g.store.mu.Unlock()
+		g.look(func() { delete(g.store.alone, "rewrap 5") })
 		time.Sleep(10 * time.Second)
 		if n := g.old(2); n != 0 {
 			t.Errorf("%d records are left after the other node has ended", n)
@@ -326,9 +365,11 @@ func TestRotationShared(t *testing.T) {
 func TestRotationBehind(t *testing.T) {
 	rotating(t, 64, func(g *turned) { g.store.at.Floor = 3 }, func(g *turned) {
 		time.Sleep(10 * time.Second)
-		if len(g.core.steps) != 0 || len(g.store.raised) != 0 {
-			t.Errorf("got steps %v and floors %v, want none", g.core.steps, g.store.raised)
-		}
+		g.look(func() {
+			if len(g.core.steps) != 0 || len(g.store.raised) != 0 {
+				t.Errorf("got steps %v and floors %v, want none", g.core.steps, g.store.raised)
+			}
+		})
 	})
 }
 
@@ -336,9 +377,11 @@ func TestRotationBehind(t *testing.T) {
 func TestFirstVersion(t *testing.T) {
 	rotating(t, 64, func(g *turned) { g.core.version = 1 }, func(g *turned) {
 		time.Sleep(10 * time.Second)
-		if len(g.core.steps) != 0 || len(g.store.raised) != 0 {
-			t.Errorf("got steps %v and floors %v, want none", g.core.steps, g.store.raised)
-		}
+		g.look(func() {
+			if len(g.core.steps) != 0 || len(g.store.raised) != 0 {
+				t.Errorf("got steps %v and floors %v, want none", g.core.steps, g.store.raised)
+			}
+		})
 	})
 }
 
@@ -360,9 +403,12 @@ func TestRewrapBytes(t *testing.T) {
 		}
 	}, func(g *turned) {
 		time.Sleep(10 * time.Second)
-		if n := g.old(2); n != 0 || len(g.core.steps) != 3 {
-			t.Errorf("%d records are left after steps of %v, want 3 steps for 10 MB", n, g.core.steps)
-		}
+		n := g.old(2)
+		g.look(func() {
+			if n != 0 || len(g.core.steps) != 3 {
+				t.Errorf("%d records are left after steps of %v, want 3 steps for 10 MB", n, g.core.steps)
+			}
+		})
 	})
 }
 
@@ -390,7 +436,7 @@ func TestBelowFloor(t *testing.T) {
 				g.store.mu.Lock()
 				g.store.at.Floor = 2
 				g.store.mu.Unlock()
-				g.core.lacks = tt.lacks
+				g.look(func() { g.core.lacks = tt.lacks })
 				r, err := g.do("Write", 1)
 				if r.Code != tt.code || !errors.Is(err, tt.err) {
 					t.Errorf("got code %d, error %v, want %d, %v", r.Code, err, tt.code, tt.err)
