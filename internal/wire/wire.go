@@ -27,6 +27,7 @@ const (
 	MaxSecrets = 4000     // secrets, or versions of a secret, of one listing
 	MaxWrites  = 512      // records returned by one answer
 	MaxName    = 128      // bytes of an action or request id
+	MaxSign    = 256      // bytes of a reply signature
 	// MaxCollateral is the longest answer to a CollateralQuery, in bytes.
 	MaxCollateral = 4 << 20
 	SweepStep     = 500 // records changed by one step of a sweep
@@ -114,6 +115,7 @@ const (
 	Secret                   // a secret's name, description and current version
 	SecretVersion            // one value of a secret, encrypted under a CMK
 	QuotePolicy              // which enclave's quotes a tenant wants
+	Token                    // an enrollment token, of which only a hash is kept
 )
 
 // String names the type for logs and errors.
@@ -133,6 +135,8 @@ func (t RecordType) String() string {
 		return "secret version"
 	case QuotePolicy:
 		return "quote policy"
+	case Token:
+		return "enrollment token"
 	}
 	return fmt.Sprintf("record type %d", uint8(t))
 }
@@ -140,7 +144,9 @@ func (t RecordType) String() string {
 // RecordID names a record in the store. An app's ID equals its Tenant; a key
 // version has its key's ID and its number; an import session has its key's ID; a
 // secret has the ID that SecretID gives its name; a secret version has the ID of
-// its secret's incarnation and its number. A quote policy has an ID of its own.
+// its secret's incarnation and its number. A quote policy has an ID of its own. An
+// enrollment token has the ID that its text names, and no tenant. The app without a
+// tenant, all zero, is the domain: its credentials are those of the administrators.
 // Every record but versions has Version 0.
 type RecordID struct {
 	Type    RecordType

@@ -143,7 +143,7 @@ func (c Change) checkRemoval(at int) error {
 	return nil
 }
 
-func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.QuotePolicy }
+func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.Token }
 
 func check(w wire.Write) error {
 	switch {

@@ -47,7 +47,7 @@ const (
 type App struct {
 	Name string // given at enrollment, up to MaxText bytes of printable ASCII; may be empty
 
-	State        State // Active or Suspended
+	State        State // Active, Suspended, or Destroyed: then it has no credentials
 	Exposed      bool  // the host could see the API key at enrollment
 	Created      int64 // Unix milliseconds
 	Modified     int64 // Unix milliseconds
@@ -55,7 +55,7 @@ type App struct {
 	GenerationAt int64 // Unix milliseconds of the last change of Generation, 0: never
 	// DefaultKey is the key for secrets that name no other; zero: there is none.
 	DefaultKey wire.UUID
-	// Credentials are 1 to MaxCredentials, of which up to MaxAPIKeys are API keys;
+	// Credentials are 1 to MaxCredentials unless it is destroyed, of which up to MaxAPIKeys are API keys;
 	// none has the id or the public key of another.
 	Credentials []Credential
 }

@@ -227,6 +227,9 @@ func TestExtremeAttributes(t *testing.T) {
 		SecretVersion{Created: math.MinInt64, Key: wire.UUID{1}, KeyVersion: last},
 		QuotePolicy{math.MinInt64, [32]byte{255}, [32]byte{31: 255}},
 		QuotePolicy{Created: 1},
+		App{State: Destroyed, Name: "n", Credentials: []Credential{}},
+		Token{[32]byte{255, 31: 1}, strings.Repeat("~", MaxText), User, MaxTokenUses, MaxTokenUses, true, math.MinInt64, math.MaxInt64, wire.UUID{15: 1}},
+		Token{Role: Owner, Uses: 1, Expires: 1},
 	} {
 		sealed, err := sealAny(keys, &h, want, nil)
 		if err != nil {
@@ -264,6 +267,9 @@ func sealAny(keys *domainkey.Keyring, h *Header, attributes any, material []byte
 	case QuotePolicy:
 		h.ID.Type = wire.QuotePolicy
 		return SealQuotePolicy(keys, *h, a)
+	case Token:
+		h.ID.Type = wire.Token
+		return SealToken(keys, *h, a)
 	}
 	h.ID.Type = wire.KeyVersion
 	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Copy(material))
@@ -300,7 +306,8 @@ func TestSealRefusals(t *testing.T) {
 		cause      string
 	}{
 		{"app without a state", App{}, "no state 0"},
-		{"app destroyed", App{State: Destroyed}, "no state 6"},
+		{"app in an unknown state", App{State: Compromised}, "no state 5"},
+		{"destroyed app with a credential", App{State: Destroyed, Credentials: []Credential{FirstCredential(0)}}, "destroyed"},
 		{"key without attributes", Key{}, "spec"},
 		{"key without a usage", with(func(k *Key) { k.Usage = 0 }), "usage 0"},
 		{"key without an origin", with(func(k *Key) { k.Origin = 0 }), "origin 0"},
@@ -324,6 +331,12 @@ func TestSealRefusals(t *testing.T) {
 		{"secret with a long description", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Description: strings.Repeat("n", maxDescription+1)}, "description of"},
 		{"secret with a long interval", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Interval: "10000d"}, "interval of"},
 		{"secret version without a key", SecretVersion{KeyVersion: 1}, "no key"},
+		{"token without attributes", Token{}, "role 0"},
+		{"token without uses", Token{Role: Owner, Expires: 1}, "0 uses"},
+		{"token with too many uses", Token{Role: Owner, Uses: MaxTokenUses + 1, Expires: 1}, "10001 uses"},
+		{"token used too often", Token{Role: Owner, Uses: 1, Used: 2, Expires: 1}, "used 2 times of 1"},
+		{"token without an end", Token{Role: Owner, Uses: 1}, "expires before"},
+		{"token with a name that cannot be shown", Token{Role: User, Uses: 1, Expires: 1, Name: "\n"}, "printable"},
 		{"quote policy without a date", QuotePolicy{MREnclave: [32]byte{1}}, "no date"},
 		{"key version without attributes", KeyVersion{}, "spec"},
 		{"key version without an origin", KeyVersion{Spec: good.Spec, Usage: good.Usage}, "origin 0"},

@@ -149,6 +149,15 @@ type releasedRecord struct {
 		Created             int64
 		MREnclave, MRSigner hexBytes
 	}
+	Token *struct {
+		Hash             hexBytes
+		Name             string
+		Role             Role
+		Uses, Used       uint32
+		Revoked          bool
+		Created, Expires int64
+		By               hexBytes
+	}
 }
 
 func releasedRecords(t testing.TB) []releasedRecord {
@@ -229,6 +238,9 @@ func (r releasedRecord) attributes() any {
 		p := r.QuotePolicy
 		return QuotePolicy{p.Created, [32]byte(p.MREnclave), [32]byte(p.MRSigner)}
 	}
+	if k := r.Token; k != nil {
+		return Token{[32]byte(k.Hash), k.Name, k.Role, k.Uses, k.Used, k.Revoked, k.Created, k.Expires, wire.UUID(k.By)}
+	}
 	v := r.SecretVersion
 	return SecretVersion{Created: v.Created, Key: wire.UUID(v.Key), KeyVersion: v.KeyVersion}
 }
@@ -259,6 +271,9 @@ func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, 
 	case wire.SecretVersion:
 		v, ciphertext, err := OpenSecretVersion(keys, h, sealed)
 		return v, secret.New(ciphertext), err
+	case wire.Token:
+		a, err := OpenToken(keys, h, sealed)
+		return a, secret.Bytes{}, err
 	case wire.QuotePolicy:
 		p, err := OpenQuotePolicy(keys, h, sealed)
 		return p, secret.Bytes{}, err

@@ -46,6 +46,8 @@ func empty(attributes any) bool {
 		return a == SecretVersion{}
 	case QuotePolicy:
 		return a == QuotePolicy{}
+	case Token:
+		return a == Token{}
 	}
 	return false
 }
@@ -142,6 +144,7 @@ func TestWrongType(t *testing.T) {
 		wire.Secret:        func(h Header, b []byte) error { _, err := OpenSecret(keys, h, b); return err },
 		wire.SecretVersion: func(h Header, b []byte) error { _, _, err := OpenSecretVersion(keys, h, b); return err },
 		wire.QuotePolicy:   func(h Header, b []byte) error { _, err := OpenQuotePolicy(keys, h, b); return err },
+		wire.Token:         func(h Header, b []byte) error { _, err := OpenToken(keys, h, b); return err },
 	}
 	for _, name := range ofEachType {
 		r := sample(t, name)

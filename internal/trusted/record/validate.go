@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
@@ -11,11 +12,17 @@ import (
 // is an error of the action that forgot it and not a record lost.
 
 func (a *App) validate() error {
-	if a.State != Active && a.State != Suspended {
+	if a.State != Active && a.State != Suspended && a.State != Destroyed {
 		return fmt.Errorf("an app has no state %d", a.State)
 	}
 	if !printable(a.Name) {
 		return fmt.Errorf("name is not of up to %d bytes of printable ASCII", MaxText)
+	}
+	if a.State == Destroyed {
+		if len(a.Credentials) > 0 {
+			return errors.New("a destroyed app has credentials")
+		}
+		return nil
 	}
 	return a.validateCredentials()
 }
