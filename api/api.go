@@ -69,15 +69,22 @@ const ActionMember = "action"
 // MaxNonce is the longest nonce of a request, in UTF-16 code units.
 const MaxNonce = 64
 
+// CredentialMember is the member of a Request that names the key pair it is signed
+// with. It is not covered by the signature.
+const CredentialMember = "credential"
+
 // Request is the signed envelope of a request. Sign is the standard base64 of
-// HMAC-SHA-256 under the API key's text over the canonical string of the other
-// members; see package canon.
+// HMAC-SHA-256 under the API key's text over the canonical string of appid, nonce,
+// payload and timestamp; see package canon. With a Credential it is that of a
+// signature with this key pair over the same string: 64 bytes, for P-256 with
+// SHA-256 r and s in 32 bytes each, s at most half of the group's order.
 type Request struct {
-	AppID     string          `json:"appid"`
-	Nonce     string          `json:"nonce,omitempty"`
-	Payload   json.RawMessage `json:"payload,omitempty"`
-	Timestamp string          `json:"timestamp"` // Unix milliseconds, exactly 13 digits
-	Sign      string          `json:"sign"`
+	AppID      string          `json:"appid"`
+	Credential string          `json:"credential,omitempty"` // UUID of a key pair; absent for API keys
+	Nonce      string          `json:"nonce,omitempty"`
+	Payload    json.RawMessage `json:"payload,omitempty"`
+	Timestamp  string          `json:"timestamp"` // Unix milliseconds, exactly 13 digits
+	Sign       string          `json:"sign"`
 }
 
 // Reply is the envelope of every reply, whose HTTP status is always 200. T is

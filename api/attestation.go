@@ -21,8 +21,10 @@ const (
 	// name, the domain id and the HPKE public key.
 	BindingNative = "ehsm-native-quote/v1"
 	// BindingInstance is SHA-512 over a structure that also has the role and the
-	// instance id.
+	// instance id. Only services from before there were key pairs say it.
 	BindingInstance = "ehsm/reportdata-instance/v1"
+	// BindingInstanceKeys also has the key that signs replies.
+	BindingInstanceKeys = "ehsm/reportdata-instance/v2"
 )
 
 // RoleCore is the role of the program that answers GetEvidence.
@@ -46,13 +48,14 @@ type GenerateQuoteResult struct {
 // GetEvidenceResult is the answer to an unsigned GET request, so that a stranger
 // can verify a service before sending anything to it.
 type GetEvidenceResult struct {
-	Challenge         string `json:"challenge"`         // as it was sent
-	Evidence          []byte `json:"evidence"`          // docs/formats.md#evidence-v1
-	Role              string `json:"role"`              // RoleCore
-	InstanceID        string `json:"instanceId"`        // UUID of this start of the core
-	DomainID          string `json:"domainId"`          // 64 hex digits
-	HPKEPublicKey     []byte `json:"hpkePublicKey"`     // MLKEM768-X25519, 1216 bytes
-	ReportDataBinding string `json:"reportDataBinding"` // BindingInstance
+	Challenge         string `json:"challenge"`          // as it was sent
+	Evidence          []byte `json:"evidence"`           // docs/formats.md#evidence-v1
+	Role              string `json:"role"`               // RoleCore
+	InstanceID        string `json:"instanceId"`         // UUID of this start of the core
+	DomainID          string `json:"domainId"`           // 64 hex digits
+	HPKEPublicKey     []byte `json:"hpkePublicKey"`      // MLKEM768-X25519, 1216 bytes
+	ReplyKey          []byte `json:"replyKey,omitempty"` // Ed25519, signs replies to key pairs; absent with BindingInstance
+	ReportDataBinding string `json:"reportDataBinding"`  // BindingInstanceKeys or BindingInstance
 }
 
 // VerifyQuoteRequest asks whether an SGX quote is genuine and, with a PolicyID,

@@ -97,6 +97,9 @@ func (d *doctor) binding(answer *api.GetEvidenceResult, challenge []byte) check 
 		return problem(name, do, "instance id is %q, want a UUID", answer.InstanceID)
 	}
 	want := attest.ReportData(attest.UseInstance, domain, []byte(api.RoleCore), challenge, instance, answer.HPKEPublicKey)
+	if answer.ReportDataBinding == api.BindingInstanceKeys {
+		want = attest.ReportData(attest.UseInstanceKeys, domain, []byte(api.RoleCore), challenge, instance, answer.HPKEPublicKey, answer.ReplyKey)
+	}
 	d.evidence.reportData = &want
 	got, ok := reportDataOf(attest.Evidence{Kind: d.kind, Quote: d.evidence.raw})
 	switch {

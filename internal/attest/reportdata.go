@@ -20,6 +20,9 @@ const (
 	// UseInstance binds the HPKE key of a core to a client's challenge. Fields:
 	// role, challenge, instance id, HPKE public key.
 	UseInstance Use = "ehsm/reportdata-instance/v1\x00"
+	// UseInstanceKeys is what cores make today: it binds their reply key too.
+	// Fields: those of UseInstance, then the Ed25519 key of reply signatures.
+	UseInstanceKeys Use = "ehsm/reportdata-instance/v2\x00"
 	// UseAcceptance binds what an acceptance run found on its platform. The
 	// domain is zero, as the run opens none. Fields: the caller's nonce, SHA-256
 	// of the result, the Ed25519 key that signs it; see package acceptance.
@@ -35,7 +38,9 @@ const (
 )
 
 // Uses lists the registry.
-func Uses() []Use { return []Use{UseChannel, UseInstance, UseAcceptance, UseLocal, UseRestore} }
+func Uses() []Use {
+	return []Use{UseChannel, UseInstance, UseInstanceKeys, UseAcceptance, UseLocal, UseRestore}
+}
 
 // ReportData returns the REPORTDATA of a use: SHA-512 over label, domain id and
 // fields, each after its length in four bytes. No caller chooses the bytes that

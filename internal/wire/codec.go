@@ -259,7 +259,7 @@ func DecodeAnswer(b []byte) (*Answer, error) {
 	if b := r.Bytes(MaxFrame); len(b) > 0 {
 		a.Reply = b
 	}
-	a.Sign = r.String(MaxName)
+	a.Sign = r.String(MaxSign)
 	a.Release = r.Int64()
 	a.Handle = r.Uint64()
 	a.Writes = readWrites(r)

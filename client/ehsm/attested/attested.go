@@ -19,6 +19,7 @@ package attested
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/hpke"
 	"crypto/rand"
 	"crypto/subtle"
@@ -208,6 +209,7 @@ type claim struct {
 	domain     [32]byte
 	instance   string // UUID; empty for a native quote
 	hpkeKey    []byte
+	replyKey   []byte   // empty for a native quote, and of a service that has none
 	reportData [64]byte // what the evidence must bind for this claim and challenge
 }
 
@@ -217,8 +219,9 @@ func (v *Verifier) claimOf(challenge []byte, answer *api.GetEvidenceResult) (*cl
 	if err != nil || subtle.ConstantTimeCompare(echo, challenge) != 1 {
 		return nil, &Error{ErrChallenge, "challenge", errors.New("the answer is to another one")}
 	}
-	if answer.Role != api.RoleCore || answer.ReportDataBinding != api.BindingInstance {
-		return nil, &Error{ErrChallenge, "binding", fmt.Errorf("role %q, binding %q, want %q and %q", answer.Role, answer.ReportDataBinding, api.RoleCore, api.BindingInstance)}
+	use, ok := bindings()[answer.ReportDataBinding]
+	if answer.Role != api.RoleCore || !ok {
+		return nil, &Error{ErrChallenge, "binding", fmt.Errorf("role %q, binding %q, want %q and %q", answer.Role, answer.ReportDataBinding, api.RoleCore, api.BindingInstanceKeys)}
 	}
 	c := &claim{instance: answer.InstanceID, hpkeKey: answer.HPKEPublicKey}
 	if c.domain, err = ParseDomain(answer.DomainID); err != nil {
@@ -231,8 +234,20 @@ func (v *Verifier) claimOf(challenge []byte, answer *api.GetEvidenceResult) (*cl
 	if c.evidence, err = attest.DecodeEvidenceOf(answer.Evidence, evidenceKinds()...); err != nil {
 		return nil, &Error{ErrNoEvidence, "parse", err}
 	}
-	c.reportData = attest.ReportData(attest.UseInstance, c.domain, []byte(api.RoleCore), challenge, instance[:], c.hpkeKey)
+	fields := [][]byte{[]byte(api.RoleCore), challenge, instance[:], c.hpkeKey}
+	if use == attest.UseInstanceKeys {
+		if c.replyKey = answer.ReplyKey; len(c.replyKey) != ed25519.PublicKeySize {
+			return nil, &Error{ErrNoEvidence, "answer", fmt.Errorf("reply key of %d bytes, want %d", len(c.replyKey), ed25519.PublicKeySize)}
+		}
+		fields = append(fields, c.replyKey)
+	}
+	c.reportData = attest.ReportData(use, c.domain, fields...)
 	return c, v.checkClaim(c)
+}
+
+// bindings are those of GetEvidence that are understood.
+func bindings() map[string]attest.Use {
+	return map[string]attest.Use{api.BindingInstance: attest.UseInstance, api.BindingInstanceKeys: attest.UseInstanceKeys}
 }
 
 // checkClaim refuses another domain, and a key that nothing can be encrypted to.

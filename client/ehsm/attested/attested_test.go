@@ -62,6 +62,8 @@ func TestVerifyAcceptsWhatItIsTold(t *testing.T) {
 			v.Policy, v.InsecureSkipPolicy = nil, true
 		}, func(r *Report) bool { return r.Debug && strings.Contains(r.String(), "DEBUG") }},
 		{"the policy allows simulation", func(s *service, v *Verifier) { v.AllowSim, v.Policy = false, policy(t, `,"allow_sim":true`) }, func(r *Report) bool { return r.Simulated }},
+		{"it has a reply key", func(*service, *Verifier) {}, func(r *Report) bool { return bytes.Equal(r.ReplyKey, bytes.Repeat([]byte{7}, 32)) }},
+		{"of before there were reply keys", func(s *service, v *Verifier) { s.replyKey = nil }, func(r *Report) bool { return len(r.ReplyKey) == 0 }},
 		{"the root is given", func(s *service, v *Verifier) { v.Roots = []*x509.Certificate{s.fleet.Root.Cert} }, func(r *Report) bool { return r.Simulated }},
 		{"collateral is given", func(s *service, v *Verifier) {
 			v.Collateral = s.collateral()
@@ -115,23 +117,36 @@ func TestVerifyRefuses(t *testing.T) {
 		}, ErrChallenge, "report-data"},
 		{"other role", func(s *service, _ *Verifier) {
 			s.bind = func(c []byte) [64]byte {
-				return attest.ReportData(attest.UseInstance, s.domain, []byte("dkeycache"), c, s.instance[:], s.key)
+				return attest.ReportData(attest.UseInstanceKeys, s.domain, []byte("dkeycache"), c, s.instance[:], s.key, s.replyKey)
 			}
 		}, ErrChallenge, "report-data"},
 		{"other domain is bound", func(s *service, _ *Verifier) {
 			s.bind = func(c []byte) [64]byte {
-				return attest.ReportData(attest.UseInstance, otherDomain, []byte("core"), c, s.instance[:], s.key)
+				return attest.ReportData(attest.UseInstanceKeys, otherDomain, []byte("core"), c, s.instance[:], s.key, s.replyKey)
 			}
 		}, ErrChallenge, "report-data"},
 		{"other instance is bound", func(s *service, _ *Verifier) {
 			s.bind = func(c []byte) [64]byte {
-				return attest.ReportData(attest.UseInstance, s.domain, []byte("core"), c, otherInstance[:], s.key)
+				return attest.ReportData(attest.UseInstanceKeys, s.domain, []byte("core"), c, otherInstance[:], s.key, s.replyKey)
 			}
 		}, ErrChallenge, "report-data"},
 		{"key of the host", func(s *service, _ *Verifier) {
 			host := newService(t).key
 			s.change = func(a *api.GetEvidenceResult) { a.HPKEPublicKey = host }
 		}, ErrChallenge, "report-data"},
+		{"reply key of the host", func(s *service, _ *Verifier) {
+			s.change = func(a *api.GetEvidenceResult) { a.ReplyKey = bytes.Repeat([]byte{8}, 32) }
+		}, ErrChallenge, "report-data"},
+		{"reply key that is not bound", func(s *service, _ *Verifier) {
+			s.replyKey = nil
+			s.change = func(a *api.GetEvidenceResult) {
+				a.ReplyKey, a.ReportDataBinding = bytes.Repeat([]byte{8}, 32), api.BindingInstanceKeys
+			}
+		}, ErrChallenge, "report-data"},
+		{"as one without a reply key", func(s *service, _ *Verifier) {
+			s.change = func(a *api.GetEvidenceResult) { a.ReportDataBinding = api.BindingInstance }
+		}, ErrChallenge, "report-data"},
+		{"no reply key", func(s *service, _ *Verifier) { s.change = func(a *api.GetEvidenceResult) { a.ReplyKey = nil } }, ErrNoEvidence, "answer"},
 		{"native quote", func(s *service, _ *Verifier) {
 			s.bind = func(c []byte) [64]byte { return attest.NativeReportData(c, s.domain, s.key) }
 		}, ErrChallenge, "report-data"},

@@ -68,6 +68,7 @@ func (v *Verifier) want(g *genuine, claim *claim, now time.Time) (*Report, error
 	r.Kind, r.At = claim.evidence.Kind.String(), now
 	r.DomainID, r.DomainPinned = claim.domain, !v.AnyDomain
 	r.Instance, r.HPKEPublicKey = claim.instance, bytes.Clone(claim.hpkeKey)
+	r.ReplyKey = bytes.Clone(claim.replyKey)
 	return r, nil
 }
 

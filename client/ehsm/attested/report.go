@@ -44,6 +44,7 @@ type Report struct {
 	DomainPinned  bool   // it is the one that was expected
 	Instance      string // UUID of this start of the core; empty for a native quote
 	HPKEPublicKey []byte // MLKEM768-X25519, of this start of the core
+	ReplyKey      []byte // Ed25519, signs its replies to key pairs; empty for a native quote, and where there is none
 }
 
 // dcapReport fills what SGX and TDX have in common.

@@ -1,6 +1,7 @@
 package attested
 
 import (
+	"bytes"
 	"context"
 	"crypto/hpke"
 	"encoding/base64"
@@ -35,6 +36,7 @@ type service struct {
 	domain   [32]byte
 	instance [16]byte
 	key      []byte // HPKE public key
+	replyKey []byte // nil: of a service from before there were reply keys
 
 	bind   func(challenge []byte) [64]byte                          // nil: as the contract says
 	change func(a *api.GetEvidenceResult)                           // nil: nothing
@@ -60,7 +62,7 @@ func newService(t testing.TB) *service {
 	instance, err := parseInstance(instanceText)
 	must(err)
 	return &service{
-		t: t, fleet: fleet, machine: machine, domain: [32]byte{0xd0, 1}, instance: instance, key: key.PublicKey().Bytes(),
+		t: t, fleet: fleet, machine: machine, domain: [32]byte{0xd0, 1}, instance: instance, key: key.PublicKey().Bytes(), replyKey: bytes.Repeat([]byte{7}, 32),
 		terms: issue.Terms{Platform: platform, Issued: testNow.Add(-time.Hour), Next: testNow.Add(24 * time.Hour), Evaluation: 20},
 		enclave: quote.Report{
 			Attributes: quote.Attributes{Flags: quote.FlagInit | quote.FlagMode64, XFRM: 7},
@@ -82,7 +84,10 @@ func (s *service) quote(reportData [64]byte) []byte {
 
 // honest is what a core binds.
 func (s *service) honest(challenge []byte) [64]byte {
-	return attest.ReportData(attest.UseInstance, s.domain, []byte("core"), challenge, s.instance[:], s.key)
+	if s.replyKey == nil {
+		return attest.ReportData(attest.UseInstance, s.domain, []byte("core"), challenge, s.instance[:], s.key)
+	}
+	return attest.ReportData(attest.UseInstanceKeys, s.domain, []byte("core"), challenge, s.instance[:], s.key, s.replyKey)
 }
 
 // collateral is what the service offers.
@@ -118,8 +123,11 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a := api.GetEvidenceResult{
 		Challenge: text, Role: "core", InstanceID: instanceText, DomainID: hex.EncodeToString(s.domain[:]), HPKEPublicKey: s.key,
-		ReportDataBinding: "ehsm/reportdata-instance/v1",
-		Evidence:          attest.Evidence{Kind: attest.SGXQuote3, Quote: s.quote(bind(challenge))}.Append(nil),
+		ReplyKey: s.replyKey, ReportDataBinding: "ehsm/reportdata-instance/v2",
+		Evidence: attest.Evidence{Kind: attest.SGXQuote3, Quote: s.quote(bind(challenge))}.Append(nil),
+	}
+	if s.replyKey == nil {
+		a.ReportDataBinding = "ehsm/reportdata-instance/v1"
 	}
 	if s.change != nil {
 		s.change(&a)

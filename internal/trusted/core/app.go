@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"hash"
 	"sync"
 
@@ -26,10 +27,12 @@ type openCredential struct {
 	text     secret.Bytes
 	requests macs         // under the text
 	replies  secret.Bytes // key of reply signatures, 32 bytes
+	// Of a key pair.
+	public publicKey
 }
 
 // newOpenApp takes over the texts of the app's API keys.
-func newOpenApp(a record.App, texts []secret.Bytes) *openApp {
+func newOpenApp(a record.App, texts []secret.Bytes) (*openApp, error) {
 	o := &openApp{App: a}
 	for _, c := range a.Credentials {
 		open := &openCredential{Credential: c}
@@ -39,9 +42,13 @@ func newOpenApp(a record.App, texts []secret.Bytes) *openApp {
 			open.requests, open.replies = newMACs(open.text), secret.New(reply[:])
 			o.apiKeys = append(o.apiKeys, open)
 		}
+		var err error
+		if open.public, err = newPublicKey(&c); err != nil {
+			return nil, fmt.Errorf("open credential %s: %w", c.ID, err)
+		}
 		o.credentials = append(o.credentials, open)
 	}
-	return o
+	return o, nil
 }
 
 // texts are those of the API keys, in the order of their credentials.
@@ -56,7 +63,7 @@ func (a *openApp) texts() []secret.Bytes {
 // newStranger makes the app that stands in for one that does not exist, and its
 // credential for one that does not, so that all of them cost the same. Nobody has
 // its key.
-func newStranger() *openApp {
+func newStranger() (*openApp, error) {
 	key := make([]byte, apiKeyLen)
 	rand.Read(key) // never fails
 	a := record.App{State: record.Active, Credentials: []record.Credential{record.FirstCredential(0)}}

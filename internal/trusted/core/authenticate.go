@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"strconv"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/api/canon"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -18,11 +19,14 @@ const (
 
 // envelope is the part of a request that is checked before its payload.
 type envelope struct {
-	body      canon.Value
-	appID     string
-	sign      string
-	timestamp int64 // Unix milliseconds
-	hasNonce  bool
+	body  canon.Value
+	appID string
+	// credential is the id of the key pair that signed, "" for an API key. The
+	// signature does not cover it: it says which key must verify.
+	credential string
+	sign       string
+	timestamp  int64 // Unix milliseconds
+	hasNonce   bool
 }
 
 // parseEnvelope checks what can be checked without a key, in the contract's
@@ -37,6 +41,8 @@ func (x *request) parseEnvelope() (e envelope, err error) {
 	appid, stamp, sign := e.body.Get("appid"), e.body.Get("timestamp"), e.body.Get("sign")
 	nonce, payload := e.body.Get("nonce"), e.body.Get("payload")
 	noPayload := payload.Kind() == canon.Absent || payload.Kind() == canon.Null
+	credential := e.body.Get(api.CredentialMember)
+	named := credential.Kind() != canon.Absent && credential.Kind() != canon.Null
 	noNonce := nonce.Kind() == canon.Absent || nonce.Kind() == canon.Null
 	switch {
 	case empty(appid) || empty(stamp) || empty(sign):
@@ -44,6 +50,8 @@ func (x *request) parseEnvelope() (e envelope, err error) {
 	case noPayload && x.action != nil && x.action.cryptographic:
 		return e, errMissing()
 	case appid.Kind() != canon.String || stamp.Kind() != canon.String || sign.Kind() != canon.String:
+		return e, errType()
+	case named && credential.Kind() != canon.String:
 		return e, errType()
 	case !noNonce && nonce.Kind() != canon.String || !noPayload && payload.Kind() != canon.Object:
 		return e, errType()
@@ -53,6 +61,7 @@ func (x *request) parseEnvelope() (e envelope, err error) {
 		return e, errStampLength()
 	}
 	e.appID, e.sign, e.hasNonce = appid.Text(), sign.Text(), nonce.Text() != ""
+	e.credential = credential.Text()
 	t, err := strconv.ParseUint(stamp.Text(), 10, 63)
 	if err != nil {
 		return e, errStamp()
@@ -110,6 +119,9 @@ func (x *request) authenticate() (canon.Value, error) {
 // form that its signature covers, or nil. It tries as many API keys as an app may
 // have, whatever this one has, so that what is refused takes the same time.
 func (x *request) verify(app *openApp, e *envelope) (*openCredential, canon.Form) {
+	if e.credential != "" {
+		return x.verifyPair(app, e)
+	}
 	sent, wellFormed := decodeSign(e.sign)
 	buf, _ := x.core.buffers.Get().(*[]byte)
 	if buf == nil {

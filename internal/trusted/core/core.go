@@ -100,6 +100,7 @@ type Core struct {
 	chain     *audit.Chain
 	counts    counts
 	instance  instanceKey
+	reply     replyKey
 	quoting   *quoting
 	floors    *floors
 	actions   map[string]*action
@@ -118,7 +119,8 @@ type Core struct {
 	policies   *cache[record.QuotePolicy]
 	generators *generators
 	failures   *failures
-	stranger   *openApp // stands in for unknown tenants, so that they cost the same
+	stranger   *openApp          // stands in for unknown tenants, so that they cost the same
+	pairs      []*openCredential // stand in for unknown key pairs, one of each kind
 	buffers    sync.Pool
 }
 
@@ -169,7 +171,15 @@ func New(cfg Config) (*Core, error) {
 	if c.instance, err = newInstanceKey(cfg.Home); err != nil {
 		return nil, err
 	}
-	c.stranger = newStranger()
+	if c.stranger, err = newStranger(); err != nil {
+		return nil, err
+	}
+	if c.pairs, err = strangerPairs(); err != nil {
+		return nil, err
+	}
+	if c.reply, err = newReplyKey(); err != nil {
+		return nil, err
+	}
 	c.info = wire.Info{
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
@@ -280,8 +290,8 @@ type request struct {
 	app           *cached[*openApp]
 	credential    *openCredential // that it is authenticated with
 	authenticated bool
-	mac           [32]byte
-	timestamp     int64 // Unix milliseconds
+	mac           [32]byte // of the request; of a key pair's, SHA-256 of what is signed
+	timestamp     int64    // Unix milliseconds
 	hasNonce      bool
 	admitted      bool
 	payload       payload
@@ -317,7 +327,12 @@ func (x *request) takeBack() {
 }
 
 // tag is what names the request in replay entries.
-func (x *request) tag() wire.Tag { return wire.Tag(x.mac[:16]) }
+func (x *request) tag() wire.Tag {
+	if x.credential.Kind != record.APIKey {
+		return x.pairTag()
+	}
+	return wire.Tag(x.mac[:16])
+}
 
 // record makes the audit entry of an outcome.
 func (x *request) record(err error) wire.Audit {

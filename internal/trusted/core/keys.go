@@ -194,7 +194,10 @@ func (x *request) writeApp(next record.App, texts []secret.Bytes, sweep bool) er
 	}
 	w := wire.Write{ID: x.app.id, Expected: x.app.revision, Revision: revision, Sweep: sweep, Sealed: sealed}
 	x.write(w)
-	opened := newOpenApp(next, texts)
+	opened, err := newOpenApp(next, texts)
+	if err != nil {
+		return errInternal("open app")
+	}
 	x.onStored = append(x.onStored, func() { x.core.apps.put(w.ID, w.Revision, w.Tag(), opened) })
 	return nil
 }

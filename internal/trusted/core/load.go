@@ -188,7 +188,7 @@ func (x *request) loadApp(tenant wire.UUID) (*cached[*openApp], error) {
 		if err != nil {
 			return nil, err
 		}
-		return newOpenApp(a, texts), nil
+		return newOpenApp(a, texts)
 	})
 }
 

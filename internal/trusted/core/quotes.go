@@ -134,13 +134,14 @@ func (x *request) getEvidence() (result, error) {
 	}
 	c := x.core
 	id := c.info.Instance
-	binding := attest.ReportData(attest.UseInstance, c.keys.Domain(), []byte(api.RoleCore), challenge, id[:], c.instance.public[:])
+	binding := attest.ReportData(attest.UseInstanceKeys, c.keys.Domain(), []byte(api.RoleCore), challenge, id[:], c.instance.public[:], c.reply.public)
 	e, err := c.quoting.evidence(x.ctx, c.quoting.strangers, binding)
 	if err != nil {
 		return result{}, err
 	}
 	o := object{}.text("challenge", text).base64("evidence", e.Append(nil)).text("role", api.RoleCore).text("instanceId", id.String())
-	return result{textSuccess, x.identify(o).text("reportDataBinding", api.BindingInstance).end()}, nil
+	o = x.identify(o).base64("replyKey", c.reply.public)
+	return result{textSuccess, o.text("reportDataBinding", api.BindingInstanceKeys).end()}, nil
 }
 
 // evidenceChallenge reads 32 bytes in base64url without padding.

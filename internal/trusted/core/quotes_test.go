@@ -92,7 +92,7 @@ func TestGetEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := sha512.New()
-	for _, field := range [][]byte{[]byte("ehsm/reportdata-instance/v1\x00"), domain[:], []byte("core"), challenge32, instance[:], member64(t, r, "hpkePublicKey")} {
+	for _, field := range [][]byte{[]byte("ehsm/reportdata-instance/v2\x00"), domain[:], []byte("core"), challenge32, instance[:], member64(t, r, "hpkePublicKey"), member64(t, r, "replyKey")} {
 		sum.Write(binary.BigEndian.AppendUint32(nil, uint32(len(field))))
 		sum.Write(field)
 	}
@@ -100,7 +100,7 @@ func TestGetEvidence(t *testing.T) {
 		t.Errorf("report data is %x, want %x", got, sum.Sum(nil))
 	}
 	if r.text("challenge") != text || r.text("role") != "core" || r.text("domainId") != hex.EncodeToString(domain[:]) ||
-		r.text("reportDataBinding") != "ehsm/reportdata-instance/v1" || len(r.Result) != 7 {
+		r.text("reportDataBinding") != "ehsm/reportdata-instance/v2" || len(r.Result) != 8 {
 		t.Errorf("got %v", r.Result)
 	}
 	if r.answer.Sign != "" || r.answer.Release != 0 {
@@ -148,7 +148,7 @@ func TestQuotesAreNoEvidence(t *testing.T) {
 	c := h.enroll()
 	domain, foreign := d.keys.Domain(), otherDomain.keys.Domain()
 	key, id := h.cores[0].instance.public[:], h.cores[0].info.Instance
-	wanted := attest.ReportData(attest.UseInstance, domain, []byte("core"), challenge32, id[:], key)
+	wanted := attest.ReportData(attest.UseInstanceKeys, domain, []byte("core"), challenge32, id[:], key, h.cores[0].reply.public)
 	text := base64.RawURLEncoding.EncodeToString(challenge32)
 	quoteOf := func(h *host, core int, challenge string) [64]byte {
 		e, err := attest.DecodeEvidence(member64(t, h.evidence(core, challenge), "evidence"))

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -50,6 +51,9 @@ func appendEnvelope(dst []byte, code int, res result) []byte {
 
 // sign returns the reply signature.
 func (x *request) sign(body []byte) string {
+	if x.credential.Kind != record.APIKey {
+		return x.signPair(body)
+	}
 	return api.ReplySignature((*[32]byte)(x.credential.replies.Expose()), &x.mac, x.call.Action, body)
 }
 

@@ -3,7 +3,6 @@ package core
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/quote"
 	dcapvalidate "github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/verify"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
@@ -219,8 +219,17 @@ func (x *request) verdict(r *verify.Result) (result, error) {
 	if err != nil {
 		return result{}, errInternal("verdict does not parse")
 	}
-	sum := x.credential.requests.sum(tree.AppendCanonicalObject(nil, canon.Skipping))
-	return result{textSuccess, o.text("sign", base64.StdEncoding.EncodeToString(sum[:])).end()}, nil
+	return result{textSuccess, o.base64("sign", x.signVerdict(tree.AppendCanonicalObject(nil, canon.Skipping))).end()}, nil
+}
+
+// signVerdict signs the canonical string of a verdict for the holder of the
+// request's credential.
+func (x *request) signVerdict(message []byte) []byte {
+	if x.credential.Kind != record.APIKey {
+		return x.core.reply.sign(append([]byte(api.VerdictLabel), message...))
+	}
+	sum := x.credential.requests.sum(message)
+	return sum[:]
 }
 
 // tcbStatus is the number by which Intel's quote verification library reports a
