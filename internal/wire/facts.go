@@ -46,8 +46,18 @@ type FactsState struct {
 // NewFacts are the entries that an answer adds to the log, in the same transaction
 // as its writes. The store refuses them if it has others at their place.
 type NewFacts struct {
-	First   uint64
-	Entries []byte
+	First uint64
+	// Previous are the last 16 bytes, the MAC, of the entry before First, zeros if there
+	// is none. The store must have that entry: what follows another one is of no use to
+	// anybody, and would make the log end there.
+	Previous [16]byte
+	Entries  []byte
+}
+
+// FactMAC returns the last 16 bytes of an entry.
+func FactMAC(entry []byte) (mac [16]byte) {
+	copy(mac[:], entry[len(entry)-len(mac):])
+	return mac
 }
 
 // Append appends the encoding of f.
@@ -98,6 +108,7 @@ func appendNewFacts(dst []byte, f *NewFacts) []byte {
 		return pack.AppendBool(dst, false)
 	}
 	dst = binary.BigEndian.AppendUint64(pack.AppendBool(dst, true), f.First)
+	dst = append(dst, f.Previous[:]...)
 	return pack.AppendBytes(dst, f.Entries)
 }
 
@@ -105,7 +116,9 @@ func readNewFacts(r *pack.Reader) *NewFacts {
 	if !r.Bool() {
 		return nil
 	}
-	f := &NewFacts{First: r.Uint64(), Entries: readEntries(r, MaxNewFacts)}
+	f := &NewFacts{First: r.Uint64()}
+	r.Array(f.Previous[:])
+	f.Entries = readEntries(r, MaxNewFacts)
 	if r.Err() == nil && (f.First == 0 || f.Entries == nil) {
 		r.Fail("new facts without entries")
 	}

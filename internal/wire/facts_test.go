@@ -28,7 +28,7 @@ func TestFactsEncoding(t *testing.T) {
 	if got, err := DecodeFactsState(s.Append(nil)); err != nil || got != s {
 		t.Errorf("state: got %+v, %v", got, err)
 	}
-	a := &Answer{Kind: Pending, NeedFacts: true, Facts: &NewFacts{7, bytes.Repeat([]byte{6}, FactSize)}}
+	a := &Answer{Kind: Pending, NeedFacts: true, Facts: &NewFacts{7, [16]byte{8}, bytes.Repeat([]byte{6}, FactSize)}}
 	if got, err := DecodeAnswer(a.Append(nil)); err != nil || !reflect.DeepEqual(got, a) {
 		t.Errorf("answer: got %+v, %v", got, err)
 	}
@@ -66,8 +66,8 @@ func TestFactsRefused(t *testing.T) {
 	for name, f := range map[string]*NewFacts{
 		"none":       {First: 1},
 		"number 0":   {Entries: make([]byte, FactSize)},
-		"half a one": {1, make([]byte, FactSize/2)},
-		"too many":   {1, make([]byte, (MaxNewFacts+1)*FactSize)},
+		"half a one": {First: 1, Entries: make([]byte, FactSize/2)},
+		"too many":   {First: 1, Entries: make([]byte, (MaxNewFacts+1)*FactSize)},
 	} {
 		if _, err := DecodeAnswer((&Answer{Kind: Final, Facts: f}).Append(nil)); !errors.Is(err, pack.ErrMalformed) {
 			t.Errorf("answer with %s: got %v, want malformed", name, err)

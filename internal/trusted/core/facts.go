@@ -64,11 +64,10 @@ func (x *request) draft() error {
 	if len(x.narrowed) == 0 {
 		return nil
 	}
-	first, entries, err := x.core.facts.Draft(x.narrowed)
-	if err != nil {
+	var err error
+	if x.facts, err = x.core.facts.Draft(x.narrowed); err != nil {
 		return errInternal("no room for a negative fact")
 	}
-	x.facts = &wire.NewFacts{First: first, Entries: entries}
 	return nil
 }
 

@@ -30,11 +30,13 @@ type Log struct {
 	mu      sync.RWMutex
 	table   map[name]mark
 	head    Head
+	last    [macSize]byte   // MAC of the last entry
 	vouched uint64          // entries up to here are genuine: this core has verified a MAC, or an attested program knows the hash
 	hashes  [][32]byte      // ring of the last, by count
 	targets map[uint64]Head // heads beyond what was shown
 	proven  []Head          // heads told by others that are on the chain, newest last
 	shown   bool            // the host has said once: that is all
+	told    bool            // of a head
 	broken  error           // why it will never be ready
 	failed  chan struct{}   // closed when it is broken
 	grown   chan struct{}   // closed when head or proven changes
@@ -148,7 +150,7 @@ func (l *Log) Target() uint64 {
 // Draft makes the entries that facts would be behind the present head. They count
 // when they are stored and Extend is given them. Errors: ErrFull, and those of the
 // keys.
-func (l *Log) Draft(facts []Fact) (first uint64, entries []byte, err error) {
+func (l *Log) Draft(facts []Fact) (*wire.NewFacts, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	more := 0
@@ -158,25 +160,25 @@ func (l *Log) Draft(facts []Fact) (first uint64, entries []byte, err error) {
 		}
 	}
 	if len(l.table)+more > l.limit { // check: fact-room
-		return 0, nil, fmt.Errorf("%w: %d records", ErrFull, len(l.table))
+		return nil, fmt.Errorf("%w: %d records", ErrFull, len(l.table))
 	}
 	l.keys.Hold()
 	defer l.keys.Release()
 	version := l.keys.Current()
 	key, err := l.keys.Key(domainkey.NegativeFacts, version)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	hash := l.head.Hash
+	n, hash := &wire.NewFacts{First: l.head.Count + 1, Previous: l.last}, l.head.Hash
 	for i, f := range facts {
-		e := entry{fact: f, sequence: l.head.Count + 1 + uint64(i), version: version}
-		at := len(entries)
-		entries = e.appendBody(entries)
-		hash = chain(hash, entries[at:])
+		e := entry{fact: f, sequence: n.First + uint64(i), version: version}
+		at := len(n.Entries)
+		n.Entries = e.appendBody(n.Entries)
+		hash = chain(hash, n.Entries[at:])
 		mac := seal(key, hash)
-		entries = append(entries, mac[:]...)
+		n.Entries = append(n.Entries, mac[:]...)
 	}
-	return l.head.Count + 1, entries, nil
+	return n, nil
 }
 
 // Has reports whether entries that Draft has made are in the log: they were stored,
@@ -226,6 +228,9 @@ func (l *Log) Extend(first uint64, entries []byte, end bool) (learned []Fact, er
 		}
 		learned = append(learned, f)
 	}
+	if end && !l.told { // check: fact-untold
+		l.vouched = l.head.Count // of entries under a DomainKey that is gone nobody knows better
+	}
 	l.shown = l.shown || end
 	if l.head.Count != before {
 		l.tell()
@@ -263,7 +268,7 @@ func (l *Log) take(b []byte) (Fact, error) {
 	if e.fact.Revision > m.revision {
 		l.table[n] = mark{e.fact.Revision, [8]byte(e.fact.Tag[:8])}
 	}
-	l.head = Head{e.sequence, hash}
+	l.head, l.last = Head{e.sequence, hash}, [macSize]byte(e.mac)
 	if genuine {
 		l.vouched = e.sequence // with all before it: the hash is over them
 	}
@@ -313,6 +318,7 @@ func (l *Log) Hear(s Statement) error {
 		return l.broken
 	}
 	proven := len(l.proven)
+	l.told = l.told || s.Head.Count > 0 || len(s.Ask) > 0
 	for _, h := range append([]Head{s.Head}, s.Ask...) {
 		if err := l.hear(h); err != nil {
 			return l.fail(err)

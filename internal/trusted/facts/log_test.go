@@ -13,7 +13,7 @@ import (
 // An entry by its layout. Released: never change it.
 func TestKnownEntry(t *testing.T) {
 	f := Fact{ID: wire.RecordID{Type: wire.Key, Tenant: wire.UUID{1}, ID: wire.UUID{2}}, Revision: 3, Tag: wire.Tag{4}}
-	_, got, err := NewLog(&fakeKeys{1, 7}, 10).Draft([]Fact{f})
+	_, got, err := draft(NewLog(&fakeKeys{1, 7}, 10).Draft([]Fact{f}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestPast(t *testing.T) {
 	var all []byte
 	l := NewLog(&fakeKeys{1, 1}, 10)
 	for range remembered + 1 {
-		_, e, err := l.Draft([]Fact{fact(1, 2)})
+		_, e, err := draft(l.Draft([]Fact{fact(1, 2)}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,11 +207,13 @@ func TestPast(t *testing.T) {
 // Entries of a DomainKey that is gone need somebody who vouches for them.
 func TestForgottenDomainKey(t *testing.T) {
 	old := NewLog(&fakeKeys{1, 1}, 10)
-	_, one, _ := old.Draft([]Fact{fact(1, 2)})
+	_, one, _ := draft(old.Draft([]Fact{fact(1, 2)}))
 	old.Extend(1, one, true)
+	_, more, _ := draft(old.Draft([]Fact{fact(2, 2)}))
+	both := append(bytes.Clone(one), more...)
 	next := NewLog(&fakeKeys{1, 2}, 10)
 	next.Extend(1, one, true)
-	_, two, _ := next.Draft([]Fact{fact(2, 2)})
+	_, two, _ := draft(next.Draft([]Fact{fact(2, 2)}))
 	forged := bytes.Clone(one)
 	forged[20] ^= 1
 	numbered := bytes.Clone(one)
@@ -222,12 +224,13 @@ func TestForgottenDomainKey(t *testing.T) {
 		show []byte
 		want error
 	}{
-		"nobody":                 {Head{}, one, ErrEntry},
-		"a later entry":          {Head{}, append(bytes.Clone(one), two...), nil},
-		"a head":                 {old.Head(), one, nil},
-		"a head, of another":     {old.Head(), forged, ErrFork},
-		"of another number":      {Head{}, numbered, ErrEntry},
-		"no later entry, forged": {Head{}, append(forged, two...), ErrEntry},
+		"nobody, and no head is known": {Head{}, one, nil},
+		"a head, of those before":      {old.Head(), both, ErrEntry},
+		"a later entry":                {Head{}, append(bytes.Clone(one), two...), nil},
+		"a head":                       {old.Head(), one, nil},
+		"a head, of another":           {old.Head(), forged, ErrFork},
+		"of another number":            {Head{}, numbered, ErrEntry},
+		"no later entry, forged":       {Head{}, append(forged, two...), ErrEntry},
 	} {
 		l := NewLog(&fakeKeys{2, 2}, 10)
 		l.Hear(Statement{Head: row.told})
@@ -246,17 +249,17 @@ func TestForgottenDomainKey(t *testing.T) {
 
 func TestFull(t *testing.T) {
 	l := NewLog(&fakeKeys{1, 1}, 2)
-	_, e, _ := l.Draft([]Fact{fact(1, 2), fact(2, 2)})
+	_, e, _ := draft(l.Draft([]Fact{fact(1, 2), fact(2, 2)}))
 	if _, err := l.Extend(1, e, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.Draft([]Fact{fact(3, 2)}); !errors.Is(err, ErrFull) || l.Ready() != nil {
+	if _, _, err := draft(l.Draft([]Fact{fact(3, 2)})); !errors.Is(err, ErrFull) || l.Ready() != nil {
 		t.Errorf("a third record: got %v, %v", err, l.Ready())
 	}
-	if _, _, err := l.Draft([]Fact{fact(2, 3)}); err != nil {
+	if _, _, err := draft(l.Draft([]Fact{fact(2, 3)})); err != nil {
 		t.Errorf("a record that is there: got %v", err)
 	}
-	_, more, _ := shown(t, e).Draft([]Fact{fact(3, 2)})
+	_, more, _ := draft(shown(t, e).Draft([]Fact{fact(3, 2)}))
 	if _, err := l.Extend(3, more, true); !errors.Is(err, ErrFull) || !errors.Is(l.Ready(), ErrFull) {
 		t.Errorf("a third record of others: got %v, %v", err, l.Ready())
 	}
@@ -264,14 +267,14 @@ func TestFull(t *testing.T) {
 
 func TestHas(t *testing.T) {
 	l := shown(t, grow(t, nil, fact(1, 2)))
-	_, mine, _ := l.Draft([]Fact{fact(2, 4)})
+	_, mine, _ := draft(l.Draft([]Fact{fact(2, 4)}))
 	if l.Has(mine) {
 		t.Error("before it was shown")
 	}
 	if _, err := l.Extend(2, mine, false); err != nil || !l.Has(mine) {
 		t.Errorf("after it was shown: %v", err)
 	}
-	_, others, _ := shown(t, grow(t, nil, fact(1, 2))).Draft([]Fact{fact(3, 4)})
+	_, others, _ := draft(shown(t, grow(t, nil, fact(1, 2))).Draft([]Fact{fact(3, 4)}))
 	if l.Has(others) {
 		t.Error("another one at its place")
 	}
@@ -311,7 +314,7 @@ func BenchmarkExtend(b *testing.B) {
 	var all []byte
 	l := NewLog(&fakeKeys{1, 1}, 1<<20)
 	for i := range 1000 {
-		_, e, err := l.Draft([]Fact{fact(uint64(i), 2)})
+		_, e, err := draft(l.Draft([]Fact{fact(uint64(i), 2)}))
 		if err != nil {
 			b.Fatal(err)
 		}

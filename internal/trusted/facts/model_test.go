@@ -101,7 +101,7 @@ func (w *world) narrow(i, store int) {
 	}
 	record := uint64(rapid.IntRange(1, 3).Draw(w.t, "record"))
 	f := fact(record, uint64(rapid.IntRange(2, 40).Draw(w.t, "revision")))
-	first, e, err := c.Draft([]Fact{f})
+	first, e, err := draft(c.Draft([]Fact{f}))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ func shown(t testing.TB, entries []byte) *Log {
 // grow returns entries with those of one more fact.
 func grow(t testing.TB, entries []byte, f ...Fact) []byte {
 	t.Helper()
-	first, more, err := shown(t, entries).Draft(f)
+	first, more, err := draft(shown(t, entries).Draft(f))
 	if err != nil || first != uint64(len(entries)/wire.FactSize+1) {
 		t.Fatalf("Draft: got %d, %v", first, err)
 	}
@@ -61,4 +61,12 @@ func grow(t testing.TB, entries []byte, f ...Fact) []byte {
 func head(t testing.TB, entries []byte) Head {
 	t.Helper()
 	return shown(t, entries).Head()
+}
+
+// draft takes what Log.Draft returns apart.
+func draft(f *wire.NewFacts, err error) (first uint64, entries []byte, _ error) {
+	if err != nil {
+		return 0, nil, err
+	}
+	return f.First, f.Entries, nil
 }

@@ -29,7 +29,7 @@ func (p *program) withLog(t *testing.T, a *realm) *facts.Log {
 // narrow adds an entry to the log of a core, and to entries.
 func narrow(t *testing.T, l *facts.Log, entries []byte) []byte {
 	t.Helper()
-	first, e, err := l.Draft([]facts.Fact{{ID: wire.RecordID{Type: wire.Key, ID: wire.NewUUID()}, Revision: 2}})
+	first, e, err := draft(l.Draft([]facts.Fact{{ID: wire.RecordID{Type: wire.Key, ID: wire.NewUUID()}, Revision: 2}}))
 	if err == nil {
 		_, err = l.Extend(first, e, true)
 	}
@@ -101,7 +101,7 @@ func TestForkedHeads(t *testing.T) {
 	coreA.join(t, at)
 	coreB.join(t, at)
 	first, second := coreA.withLog(t, a), coreB.withLog(t, a)
-	_, other, err := second.Draft([]facts.Fact{{ID: wire.RecordID{Type: wire.Key, ID: wire.NewUUID()}, Revision: 2}})
+	_, other, err := draft(second.Draft([]facts.Fact{{ID: wire.RecordID{Type: wire.Key, ID: wire.NewUUID()}, Revision: 2}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,4 +112,12 @@ func TestForkedHeads(t *testing.T) {
 	if h := root.heads.(*facts.Anchor).Head(); h != first.Head() || first.Ready() != nil {
 		t.Errorf("root: got %s, %v, want %s", h, first.Ready(), first.Head())
 	}
+}
+
+// draft takes what Log.Draft returns apart.
+func draft(f *wire.NewFacts, err error) (first uint64, entries []byte, _ error) {
+	if err != nil {
+		return 0, nil, err
+	}
+	return f.First, f.Entries, nil
 }

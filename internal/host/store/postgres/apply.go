@@ -29,9 +29,9 @@ const (
 	insertReplay = `INSERT INTO replays (tenant, tag, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
 	insertSweep  = `INSERT INTO sweeps (tenant, revision) VALUES ($1, $2)
 		ON CONFLICT (tenant) DO UPDATE SET revision = excluded.revision`
-	// Only behind the entry before it: there are no gaps.
+	// Only behind the entry that it was made to follow, whose MAC is $3.
 	insertFact = `INSERT INTO facts (seq, entry) SELECT $1, $2
-		WHERE $1 = 1::bigint OR EXISTS (SELECT FROM facts WHERE seq = $1 - 1) ON CONFLICT DO NOTHING`
+		WHERE $1 = 1::bigint OR EXISTS (SELECT FROM facts WHERE seq = $1 - 1 AND substring(entry FROM ` + factMAC + `) = $3::bytea) ON CONFLICT DO NOTHING`
 	insertChange = `INSERT INTO changes (tenant, id, type, version) VALUES ($1, $2, $3, $4)`
 )
 
@@ -147,10 +147,10 @@ func apply(ctx context.Context, conn *pgxpool.Conn, c *store.Change) (err error)
 		queue(b, &c.Writes[i])
 	}
 	if f := c.Facts; f != nil { // last: others wait for the place in the log until the commit
-		seq := int64(f.First)
+		seq, previous := int64(f.First), f.Previous[:]
 		for e := range slices.Chunk(f.Entries, wire.FactSize) {
-			b.Queue(insertFact, seq, e)
-			seq++
+			b.Queue(insertFact, seq, e, previous)
+			seq, previous = seq+1, e[len(e)-len(f.Previous):]
 		}
 	}
 	// After a statement that has given the transaction a number, see RaiseFloor.

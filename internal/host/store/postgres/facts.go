@@ -11,6 +11,9 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
+// factMAC is where the MAC of an entry begins, counted from 1.
+const factMAC = "75"
+
 const listFacts = `SELECT entry FROM facts WHERE seq > $1 ORDER BY seq LIMIT $2`
 
 // Facts returns entries of the log of negative facts, wire.FactSize bytes each: at

@@ -22,6 +22,7 @@ var loaded = []string{
 	`INSERT INTO records SELECT lpad(to_hex(n % 100), 32, '0')::uuid, gen_random_uuid(), 5, 0, 1, 1, false,
 		n, '\x00' FROM generate_series(1, 20000) AS n`,
 	`INSERT INTO replays SELECT lpad(to_hex(n % 100), 32, '0')::uuid, md5(n::text)::uuid, n FROM generate_series(1, 20000) AS n`,
+	`INSERT INTO facts SELECT n, '\x00' FROM generate_series(1, 20000) AS n`,
 	`INSERT INTO changes SELECT n::text::xid8, gen_random_uuid(), gen_random_uuid(), 2, 0 FROM generate_series(1, 20000) AS n`,
 }
 
@@ -56,6 +57,8 @@ func TestPlans(t *testing.T) {
 		{"count slice", countSlice, someTenant + ", '0000000f-ffff-ffff-ffff-ffffffffffff'"},
 		{"rewrap", rewrapRecords, "ARRAY[" + someTenant + "]::uuid[], ARRAY[" + someID + "]::uuid[], ARRAY[2], ARRAY[0], ARRAY[1], ARRAY['\\x00'::bytea]"},
 		{"prune replays", pruneReplays, "50"},
+		{"facts", listFacts, "19990, 500"},
+		{"insert fact", insertFact, "20001, '\\x00', '\\x00'"},
 		{"changes", listChanges, "'19990', ARRAY['7', '8']"},
 		{"prune changes", deleteChanges, "'10 minutes'"},
 		{"foreign changes", deleteForeignChanges, ""},

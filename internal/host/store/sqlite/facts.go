@@ -54,6 +54,16 @@ func (w *writer) checkFacts(f *wire.NewFacts) (refusal, err error) {
 	if uint64(last) != f.First-1 {
 		return fmt.Errorf("%w: entry %d of the log of negative facts does not follow %d", store.ErrConflict, f.First, last), nil
 	}
+	if last == 0 {
+		return nil, nil
+	}
+	_, found, err := w.factBefore.number(last, f.Previous[:])
+	if err != nil {
+		return nil, fmt.Errorf("look at the end of the log: %w", err)
+	}
+	if !found {
+		return fmt.Errorf("%w: entry %d of the log of negative facts follows another one", store.ErrConflict, f.First), nil
+	}
 	return nil, nil
 }
 

@@ -147,7 +147,7 @@ type writer struct {
 	remove, removeAll                  stmt
 	replayed, addReplay, expireReplays stmt
 	addSweep, endSweep                 stmt
-	lastFact, addFact                  stmt
+	lastFact, factBefore, addFact      stmt
 	getFloor, setFloor                 stmt
 	rewrap, reportSlice                stmt
 }
@@ -184,6 +184,7 @@ func newWriter(ctx context.Context, dsn string) (*writer, error) {
 		{&w.expireReplays, expireQuery},
 		{&w.addSweep, `INSERT INTO sweeps (tenant, revision) VALUES (?, ?) ON CONFLICT DO UPDATE SET revision = excluded.revision`},
 		{&w.lastFact, `SELECT coalesce(max(seq), 0) FROM facts`},
+		{&w.factBefore, `SELECT 1 FROM facts WHERE seq = ? AND substr(entry, 75) = ?`}, // its MAC
 		{&w.addFact, `INSERT INTO facts (seq, entry) VALUES (?, ?)`},
 		{&w.endSweep, `DELETE FROM sweeps WHERE tenant = ? AND revision = ?`},
 		{&w.getFloor, `SELECT floor FROM rotation`},

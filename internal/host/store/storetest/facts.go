@@ -20,10 +20,20 @@ type Facts interface {
 // fact is the entry of a number.
 func fact(n byte) []byte { return bytes.Repeat([]byte{n}, wire.FactSize) }
 
-// withFacts is a change of one record that adds entries from a number on.
+// withFacts is a change of one record that adds entries from a number on, behind
+// the entry fact makes of the number before.
 func withFacts(w wire.Write, first uint64, entries ...[]byte) store.Change {
 	c := change(w)
 	c.Facts = &wire.NewFacts{First: first, Entries: bytes.Join(entries, nil)}
+	if first > 1 {
+		c.Facts.Previous = wire.FactMAC(fact(byte(first - 1)))
+	}
+	return c
+}
+
+// behind has a change say that its entries follow another one.
+func behind(c store.Change, previous []byte) store.Change {
+	c.Facts.Previous = wire.FactMAC(previous)
 	return c
 }
 
@@ -61,6 +71,8 @@ func testFactsConflict(t *testing.T, s Store) {
 		{"at the first place", withFacts(write(key(1, 2), 0, 1), 1, fact(9)), store.ErrConflict},
 		{"partly at the place of others", withFacts(write(key(1, 2), 0, 1), 2, fact(9), fact(10)), store.ErrConflict},
 		{"the same ones again", withFacts(write(key(1, 2), 0, 1), 1, fact(1), fact(2)), store.ErrConflict},
+		{"behind another entry", behind(withFacts(write(key(1, 2), 0, 1), 3, fact(9)), fact(7)), store.ErrConflict},
+		{"behind an entry of before", behind(withFacts(write(key(1, 2), 0, 1), 3, fact(9)), fact(1)), store.ErrConflict},
 		{"with a gap", withFacts(write(key(1, 2), 0, 1), 4, fact(9)), store.ErrConflict},
 		{"with a record of another revision", withFacts(write(key(1, 1), 7, 8), 3, fact(9)), store.ErrConflict},
 		{"number 0", withFacts(write(key(1, 2), 0, 1), 0, fact(9)), store.ErrInvalid},
@@ -100,7 +112,11 @@ func testFactsRace(t *testing.T, s Store) {
 					return
 				}
 				n := w*each + i
-				err = s.Apply(t.Context(), withFacts(write(key(1, n+1), 0, 1), uint64(len(log)/wire.FactSize+1), fact(byte(n+1))))
+				c := withFacts(write(key(1, n+1), 0, 1), uint64(len(log)/wire.FactSize+1), fact(byte(n+1)))
+				if len(log) > 0 {
+					c = behind(c, log)
+				}
+				err = s.Apply(t.Context(), c)
 				switch {
 				case err == nil:
 					mu.Lock()
