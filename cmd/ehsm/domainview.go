@@ -161,6 +161,16 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 	line("switched off", "%s", orNothing(strings.Join(append(texted(s.DisabledKeySpecs), texted(s.DisabledPaddings)...), ", ")))
 	line("lease", "%d hours", s.Lease)
 	line("audit", "%s", s.Audit)
+	limits := []string{}
+	for _, l := range []struct {
+		limit int
+		what  string
+	}{{s.Limits.RequestsPerSecond, "requests a second"}, {s.Limits.Burst, "at once"}, {s.Limits.Keys, "keys"}, {s.Limits.Secrets, "secrets"}} {
+		if l.limit != 0 {
+			limits = append(limits, fmt.Sprintf("%d %s", l.limit, l.what))
+		}
+	}
+	line("limits of an app", "%s", orNothing(strings.Join(limits, ", ")))
 }
 
 // signer names the owner of a key if the manifest itself has it.

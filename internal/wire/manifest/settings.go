@@ -96,6 +96,8 @@ type Settings struct {
 	// Lease is for how long, in hours, a node serves without a dkeyserver.
 	Lease int   `json:"leaseHours"`
 	Audit Audit `json:"audit"`
+	// Limits are those of each app; zero: none.
+	Limits Limits `json:"limits,omitzero"`
 }
 
 // Limits of the settings.
@@ -116,7 +118,9 @@ func Defaults(m Mode) Settings {
 	}
 	if m == Development {
 		s.AllowSim, s.Enrollment = true, EnrollmentOpen
+		return s
 	}
+	s.Limits = generous()
 	return s
 }
 
@@ -131,7 +135,7 @@ func (s *Settings) PlainEnrollment() bool {
 func (s *Settings) validate() error {
 	for _, check := range []func() error{
 		s.validateModes, s.validateNumbers, s.validateRoots, s.validateCode, s.validatePlatforms,
-		s.DomainKey.validate, func() error { return validateAccept(s.Accept) },
+		s.DomainKey.validate, s.Limits.validate, func() error { return validateAccept(s.Accept) },
 		func() error { return validateNames("disabledKeySpecs", s.DisabledKeySpecs, api.KeySpecs()) },
 		func() error { return validateNames("disabledPaddings", s.DisabledPaddings, switchable()) },
 	} {

@@ -160,6 +160,7 @@ func (c *changes) settings(old, new *manifest.Settings) {
 	c.accept(old.Accept, new.Accept)
 	c.snpTCB(old.SNPMinTCB, new.SNPMinTCB)
 	c.numbers(old, new)
+	c.limits(&old.Limits, &new.Limits)
 	names(c, "settings.disabledKeySpecs", old.DisabledKeySpecs, new.DisabledKeySpecs, Stricter, Weaker)
 	names(c, "settings.disabledPaddings", old.DisabledPaddings, new.DisabledPaddings, Stricter, Weaker)
 }
@@ -198,6 +199,30 @@ func (c *changes) numbers(old, new *manifest.Settings) {
 			c.add("settings."+n.path, toward(n.more == (n.new > n.old)), "%d -> %d", n.old, n.new)
 		}
 	}
+}
+
+// limits compares what an app may have and ask for. 0 is no limit, and so more than
+// any other.
+func (c *changes) limits(old, new *manifest.Limits) {
+	for _, n := range []struct {
+		name     string
+		old, new int
+	}{
+		{"requestsPerSecond", old.RequestsPerSecond, new.RequestsPerSecond}, {"burst", old.Burst, new.Burst},
+		{"keys", old.Keys, new.Keys}, {"secrets", old.Secrets, new.Secrets},
+	} {
+		if n.old != n.new {
+			more := n.new == 0 || n.old != 0 && n.new > n.old
+			c.add("settings.limits."+n.name, toward(more), "%s -> %s", limitText(n.old), limitText(n.new))
+		}
+	}
+}
+
+func limitText(limit int) string {
+	if limit == 0 {
+		return "none"
+	}
+	return fmt.Sprint(limit)
 }
 
 // snpTCB compares the least TCB of SEV-SNP: one level that is lower accepts more.

@@ -55,6 +55,10 @@ func TestWords(t *testing.T) {
 			"WEAKER settings.tcbGraceHours: 720 -> 721", "WEAKER settings.collateralGraceHours: 0 -> 1"}},
 		{"longer lease", set(func(s *manifest.Settings) { s.Lease = 73 }), []string{"WEAKER settings.leaseHours: 72 -> 73"}},
 		{"shorter deletion", set(func(s *manifest.Settings) { s.DeletionWindow = 0 }), []string{"WEAKER settings.deletionWindowDays: 7 -> 0"}},
+		{"limits", set(func(s *manifest.Settings) { s.Limits = manifest.Limits{RequestsPerSecond: 10, Burst: 20, Keys: 5} }), []string{
+			"settings.limits.requestsPerSecond: 2000 -> 10", "settings.limits.burst: 4000 -> 20",
+			"settings.limits.keys: 10000 -> 5", "WEAKER settings.limits.secrets: 4000 -> none"}},
+		{"higher limit", set(func(s *manifest.Settings) { s.Limits.Burst = 5000 }), []string{"WEAKER settings.limits.burst: 4000 -> 5000"}},
 		{"lower number", set(func(s *manifest.Settings) { s.MinEvaluation = 16 }), []string{"WEAKER settings.minEvaluationNumber: 17 -> 16"}},
 		{"higher number", set(func(s *manifest.Settings) { s.MinEvaluation = 18 }), []string{"settings.minEvaluationNumber: 17 -> 18"}},
 		{"root added", set(func(s *manifest.Settings) { s.TrustRoots = append(s.TrustRoots, "acme") }), []string{"WEAKER settings.trustRoots: acme is added"}},
