@@ -26,6 +26,8 @@ const (
 	MessageTooLarge         = "Request body too large."
 	MessageUnknownAction    = "API Not Found"
 	MessageTooMany          = "Too many requests."
+	MessageFullKeys         = "The limit of keys is reached."
+	MessageFullSecrets      = "The limit of secrets is reached."
 	MessageKeyUnknown       = "keyid error"         // unknown or another tenant's
 	MessageKeyNotFound      = "not find this keyid" // the same, of EnableKey and DisableKey
 	MessageKeyDisabled      = "keyid is disabled"

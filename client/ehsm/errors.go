@@ -116,8 +116,13 @@ func IsClock(err error) bool { return refused(err, api.MessageTimestamp) }
 // IsBadCredentials reports whether app id or API key are not accepted.
 func IsBadCredentials(err error) bool { return refused(err, api.MessageSign) }
 
-// IsOverloaded reports whether the service asks to try again later.
+// IsOverloaded reports whether the service asks to try again later: it has too much
+// to do, or the app has made too many requests.
 func IsOverloaded(err error) bool {
 	var e *api.Error
-	return errors.As(err, &e) && e.Code == api.CodeOverloaded
+	return errors.As(err, &e) && e.Code == api.CodeOverloaded && !IsFull(err)
 }
+
+// IsFull reports whether the app has as many keys or secrets as the domain lets it
+// have.
+func IsFull(err error) bool { return refused(err, api.MessageFullKeys, api.MessageFullSecrets) }

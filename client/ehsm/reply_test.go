@@ -75,6 +75,9 @@ func TestRefusals(t *testing.T) {
 		{"clock", unsigned, 400, api.MessageTimestamp, IsClock, true},
 		{"credentials", unsigned, 400, api.MessageSign, IsBadCredentials, true},
 		{"overload", unsigned, 429, api.MessageTooMany, IsOverloaded, true},
+		{"over the limit of requests", nil, 429, api.MessageTooMany, IsOverloaded, false},
+		{"too many keys", nil, 429, api.MessageFullKeys, IsFull, false},
+		{"too many secrets", nil, 429, api.MessageFullSecrets, IsFull, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,7 +93,7 @@ func TestRefusals(t *testing.T) {
 			if got := strings.Contains(err.Error(), "not signed by the core"); got != tt.unsigned {
 				t.Errorf("Error: got %q", err)
 			}
-			for i, is := range []func(error) bool{IsKeyDisabled, IsKeyNotFound, IsKeyExpired, IsDecryptionFailed, IsClock, IsBadCredentials, IsOverloaded} {
+			for i, is := range []func(error) bool{IsKeyDisabled, IsKeyNotFound, IsKeyExpired, IsDecryptionFailed, IsClock, IsBadCredentials, IsOverloaded, IsFull} {
 				if is(err) && !tt.is(err) {
 					t.Errorf("helper %d takes %v for its own", i, err)
 				}

@@ -18,6 +18,7 @@ type Stats struct {
 	Replayed        uint64 // refused because they had been used here before
 	Unauthenticated uint64 // refused because the signature was wrong
 	Internal        uint64 // answered with code 500
+	Limited         uint64 // refused because the app had made too many, or had too many keys or secrets
 
 	Replays  uint64 // requests remembered
 	Seen     uint64 // changed records whose newest revision is remembered
@@ -36,6 +37,7 @@ func (s *Stats) fields() []*uint64 {
 	return []*uint64{
 		&s.Answered, &s.Replayed, &s.Unauthenticated, &s.Internal,
 		&s.Replays, &s.Seen, &s.Apps, &s.Keys, &s.Versions, &s.Secrets, &s.Values, &s.Pending, &s.HeapBytes,
+		&s.Limited,
 	}
 }
 

@@ -64,6 +64,7 @@ func readings() []reading {
 		one("ehsm_core_answered_total", counter, "Requests that the core has answered, refused ones included.", func(s *state) float64 { return float64(s.meter.Answered) }),
 		one("ehsm_core_replayed_total", counter, "Of these, refused because they had been used at this core before.", func(s *state) float64 { return float64(s.meter.Replayed) }),
 		one("ehsm_core_unauthenticated_total", counter, "Of these, refused because the signature was wrong.", func(s *state) float64 { return float64(s.meter.Unauthenticated) }),
+		one("ehsm_core_limited_total", counter, "Of these, refused because their app was over a limit of the manifest: of requests, keys or secrets.", func(s *state) float64 { return float64(s.meter.Limited) }),
 		one("ehsm_core_internal_total", counter, "Of these, answered with code 500.", func(s *state) float64 { return float64(s.meter.Internal) }),
 		one("ehsm_core_replays", gauge, "Requests that the core remembers, to refuse them a second time.", func(s *state) float64 { return float64(s.meter.Replays) }),
 		one("ehsm_core_seen", gauge, "Changed records whose newest revision the core remembers, to refuse older ones.", func(s *state) float64 { return float64(s.meter.Seen) }),

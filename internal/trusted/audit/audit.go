@@ -84,11 +84,15 @@ func (c *Chain) Append(e *trail.Entry) wire.Audit {
 	return a
 }
 
-// Checkpoint signs the chain at time now, if there is anything to sign.
-func (c *Chain) Checkpoint(now int64) wire.Audit {
+// Checkpoint chains entries, as Append does, and signs the chain at time now, if
+// there is anything to sign.
+func (c *Chain) Checkpoint(now int64, entries ...*trail.Entry) wire.Audit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.begin(0)
+	for _, e := range entries {
+		c.add(&a, e)
+	}
 	if c.unsigned > 0 {
 		c.sign(&a, now)
 	}

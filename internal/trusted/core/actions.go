@@ -108,6 +108,9 @@ func (x *request) execute() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := x.spend(); err != nil {
+		return result{}, err
+	}
 	if x.action == nil || x.call.Get {
 		return result{}, errAPI()
 	}

@@ -33,7 +33,7 @@ import (
 // settings, so the host may choose them; zero fields take their defaults and
 // values are clamped to what is safe.
 type Limits struct {
-	Apps             int // opened app records; default 16384
+	Apps             int // opened app records, and apps whose requests, keys and secrets are counted; default 16384
 	Keys             int // opened key records, and as many opened key versions; default 65536
 	Secrets          int // opened records of secrets, and as many of their versions, each up to 12 KiB; default 4096
 	ReplaysPerTenant int // requests remembered for one tenant; default 1,572,864
@@ -119,6 +119,8 @@ type Core struct {
 	policies   *cache[record.QuotePolicy]
 	generators *generators
 	failures   *failures
+	limiter    *limiter
+	quota      *quota
 	stranger   *openApp          // stands in for unknown tenants, so that they cost the same
 	pairs      []*openCredential // stand in for unknown key pairs, one of each kind
 	buffers    sync.Pool
@@ -148,6 +150,8 @@ func New(cfg Config) (*Core, error) {
 		actions:    actions(),
 		generators: newGenerators(),
 		failures:   newFailures(l.Failures),
+		limiter:    newLimiter(l.Apps),
+		quota:      newQuota(l.Apps),
 		quoting:    newQuoting(cfg.Platform),
 	}
 	c.seen = newSeen(l.Seen, c.facts)
@@ -201,7 +205,7 @@ func (c *Core) Checkpoint(context.Context) (*wire.Answer, error) {
 	now := c.clock.micros()
 	c.replays.expire(now / 1000)
 	c.pending.expire(now, func(x *request) { x.takeBack() })
-	return &wire.Answer{Kind: wire.Final, Audit: c.chain.Checkpoint(now)}, nil
+	return &wire.Answer{Kind: wire.Final, Audit: c.chain.Checkpoint(now, c.limiter.entries(now)...)}, nil
 }
 
 // ErrLimit is returned for a message that is over a limit of package wire.
@@ -294,6 +298,7 @@ type request struct {
 	timestamp     int64    // Unix milliseconds
 	hasNonce      bool
 	admitted      bool
+	spent         int // requests per second that the app may make, once this one is counted
 	payload       payload
 
 	overtaken bool // the core holds a newer state of something listed
@@ -324,6 +329,10 @@ func (x *request) takeBack() {
 		x.core.replays.forget(x.tenant, x.tag(), x.timestamp)
 		x.admitted = false
 	}
+	if x.spent != 0 {
+		x.core.limiter.giveBack(x.tenant, x.spent)
+		x.spent = 0
+	}
 }
 
 // tag is what names the request in replay entries.
@@ -334,7 +343,8 @@ func (x *request) tag() wire.Tag {
 	return wire.Tag(x.mac[:16])
 }
 
-// record makes the audit entry of an outcome.
+// record makes the audit entry of an outcome. Of requests over their app's limit
+// most have none; Checkpoint tells how many.
 func (x *request) record(err error) wire.Audit {
 	code, reason := codeOK, "ok"
 	if err != nil {
@@ -342,6 +352,9 @@ func (x *request) record(err error) wire.Audit {
 		code, reason = r.code, r.reason
 	}
 	x.core.counts.note(code, reason)
+	if reason == errLimit().reason && !x.core.limiter.tell(x.tenant, x.now) {
+		return wire.Audit{}
+	}
 	e := &trail.Entry{
 		Kind: trail.Request, Time: x.now, RequestID: x.call.RequestID, Tenant: x.tenant, Action: x.call.Action,
 		Key: x.key, KeyVersion: x.keyVersion, Code: uint16(code), Reason: reason,
@@ -358,7 +371,7 @@ func (x *request) record(err error) wire.Audit {
 func (x *request) finish(res result, err error) *wire.Answer {
 	a := x.release(res, err)
 	a.Audit = x.record(err)
-	a.Audit.Durable = a.Audit.Durable || x.action != nil && x.action.discloses
+	a.Audit.Durable = a.Audit.Durable || x.action != nil && x.action.discloses && a.Audit.Count > 0
 	return a
 }
 

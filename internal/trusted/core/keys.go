@@ -35,6 +35,9 @@ func (x *request) createKey() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := x.reserveKey(); err != nil {
+		return result{}, err
+	}
 	now := x.millis()
 	k := record.Key{
 		Spec: spec, Usage: usage, Origin: record.Internal, State: record.Active, Paddings: paddings,

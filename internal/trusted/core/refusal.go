@@ -30,6 +30,8 @@ const (
 	textImport       = "ImportKeyMaterial failed."
 	textParameters   = "GetParametersForImport failed."
 	textTooMany      = "Too many requests."
+	textFullKeys     = "The limit of keys is reached."
+	textFullSecrets  = "The limit of secrets is reached."
 	textDecryption   = "Decryption failed, Please confirm that your parameters are correct."
 	textTokenExpired = `Token validity time is 24 hours. Try to send "GetParametersForImport" request again.`
 )
@@ -64,6 +66,15 @@ func errEmpty(name string) *refusal {
 
 func errAPI() *refusal     { return refuse(codeUnknown, "API Not Found", "unknown action") }
 func errTooMany() *refusal { return refuse(codeTooMany, textTooMany, "too many requests") }
+
+// errLimit refuses a request of an app that has made too many.
+func errLimit() *refusal { return refuse(codeTooMany, textTooMany, "limit of requests") }
+
+// Refusals to make one more of what an app has as many of as it may.
+func errFullKeys() *refusal { return refuse(codeTooMany, textFullKeys, "limit of keys") }
+func errFullSecrets() *refusal {
+	return refuse(codeTooMany, textFullSecrets, "limit of secrets")
+}
 
 // errFailures refuses PKCS#1 v1.5 decryptions of a key after too many failures.
 func errFailures() *refusal {

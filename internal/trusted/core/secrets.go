@@ -161,6 +161,9 @@ func (x *request) createSecret() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := x.reserveSecret(); err != nil {
+		return result{}, err
+	}
 	now := x.millis()
 	s := record.Secret{
 		State: record.Active, Created: now, Incarnation: wire.NewUUID(), Key: keyID.ID,

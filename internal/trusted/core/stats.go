@@ -9,7 +9,7 @@ import (
 )
 
 // counts are what Stats tells of requests.
-type counts struct{ answered, replayed, unauthenticated, internal atomic.Uint64 }
+type counts struct{ answered, replayed, unauthenticated, limited, internal atomic.Uint64 }
 
 // note counts an outcome.
 func (c *counts) note(code int, reason string) {
@@ -19,6 +19,8 @@ func (c *counts) note(code int, reason string) {
 		c.replayed.Add(1)
 	case reason == errSign().reason:
 		c.unauthenticated.Add(1)
+	case reason == errLimit().reason || reason == errFullKeys().reason || reason == errFullSecrets().reason:
+		c.limited.Add(1)
 	case code == codeInternal:
 		c.internal.Add(1)
 	}
@@ -30,7 +32,7 @@ func (c *Core) Stats(context.Context) (wire.Stats, error) {
 	metrics.Read(heap)
 	return wire.Stats{
 		Answered: c.counts.answered.Load(), Replayed: c.counts.replayed.Load(),
-		Unauthenticated: c.counts.unauthenticated.Load(), Internal: c.counts.internal.Load(),
+		Unauthenticated: c.counts.unauthenticated.Load(), Internal: c.counts.internal.Load(), Limited: c.counts.limited.Load(),
 		Replays: c.replays.size(), Seen: c.seen.size(), Pending: c.pending.size(),
 		Apps: c.apps.size(), Keys: c.cmks.size(), Versions: c.versions.size(), Secrets: c.secrets.size(), Values: c.values.size(),
 		HeapBytes: heap[0].Value.Uint64(),
