@@ -50,6 +50,7 @@ type Credential struct {
 	RequireAction bool      // the payload of each request must name its action
 	Created       int64     // Unix milliseconds
 	Expires       int64     // Unix milliseconds, 0: never
+	Ends          int64     // Unix milliseconds: a rotation has put another one in its place; 0: none has
 	Policy        wire.UUID // zero: all that the role may
 	Description   string    // up to MaxText bytes of printable ASCII
 	PublicKey     []byte    // of a key pair, in the encoding of its kind; nil for an API key
@@ -61,8 +62,11 @@ func FirstCredential(created int64) Credential {
 	return Credential{Kind: APIKey, Role: Owner, Created: created}
 }
 
-// Ended reports whether the credential has expired at a time in Unix milliseconds.
-func (c *Credential) Ended(now int64) bool { return c.Expires != 0 && now >= c.Expires }
+// Ended reports whether the credential is of no use any more at a time in Unix
+// milliseconds: it has expired, or its place has been taken.
+func (c *Credential) Ended(now int64) bool {
+	return c.Expires != 0 && now >= c.Expires || c.Ends != 0 && now >= c.Ends
+}
 
 // first reports whether the app is one that layout 1 can say.
 func (a *App) first() bool {
@@ -70,7 +74,7 @@ func (a *App) first() bool {
 		return false
 	}
 	c, want := &a.Credentials[0], FirstCredential(a.Created)
-	return c.ID == want.ID && c.Kind == want.Kind && c.Role == want.Role && c.Created == want.Created && c.Expires == 0 &&
+	return c.ID == want.ID && c.Kind == want.Kind && c.Role == want.Role && c.Created == want.Created && c.Expires == 0 && c.Ends == 0 &&
 		!c.RequireAction && c.Policy == want.Policy && c.Description == "" && len(c.PublicKey) == 0
 }
 
@@ -114,8 +118,8 @@ func (c *Credential) validate() error {
 	switch {
 	case c.Role != Owner && c.Role != User:
 		return fmt.Errorf("role %d is unknown", c.Role)
-	case c.Expires < 0:
-		return errors.New("it expires before 1970")
+	case c.Expires < 0 || c.Ends < 0:
+		return errors.New("it ends before 1970")
 	case !printable(c.Description):
 		return fmt.Errorf("description is not of up to %d bytes of printable ASCII", MaxText)
 	case c.Kind == APIKey && len(c.PublicKey) > 0:
@@ -163,7 +167,7 @@ func (a *App) appendCredentials(dst []byte) []byte {
 		dst = append(dst, c.ID[:]...)
 		dst = append(dst, byte(c.Kind), byte(c.Role))
 		dst = pack.AppendBool(dst, c.RequireAction)
-		dst = appendInt64s(dst, c.Created, c.Expires)
+		dst = appendInt64s(dst, c.Created, c.Expires, c.Ends)
 		dst = append(dst, c.Policy[:]...)
 		dst = pack.AppendString(dst, c.Description)
 		dst = pack.AppendBytes(dst, c.PublicKey)
@@ -172,7 +176,7 @@ func (a *App) appendCredentials(dst []byte) []byte {
 }
 
 // leastCredential is the size of a credential without its text and key, in bytes.
-const leastCredential = 16 + 2 + 1 + 8 + 8 + 16 + 2 + 4
+const leastCredential = 16 + 2 + 1 + 8 + 8 + 8 + 16 + 2 + 4
 
 func (a *App) readCredentials(r *pack.Reader) {
 	a.Name = r.String(MaxText)
@@ -182,7 +186,7 @@ func (a *App) readCredentials(r *pack.Reader) {
 		r.Array(c.ID[:])
 		c.Kind, c.Role = CredentialKind(r.Uint8()), Role(r.Uint8())
 		c.RequireAction = r.Bool()
-		c.Created, c.Expires = r.Int64(), r.Int64()
+		c.Created, c.Expires, c.Ends = r.Int64(), r.Int64(), r.Int64()
 		r.Array(c.Policy[:])
 		c.Description = r.String(MaxText)
 		const most = 65 // bytes of a public key

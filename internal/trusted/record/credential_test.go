@@ -23,7 +23,7 @@ func appByLayout(a App) []byte {
 	out := join([]byte{2, byte(a.State)}, truth(a.Exposed), number(a.Created), number(a.Modified), count(int(a.Generation)),
 		number(a.GenerationAt), a.DefaultKey[:], text(a.Name), count(len(a.Credentials)))
 	for _, c := range a.Credentials {
-		out = join(out, c.ID[:], []byte{byte(c.Kind), byte(c.Role)}, truth(c.RequireAction), number(c.Created), number(c.Expires),
+		out = join(out, c.ID[:], []byte{byte(c.Kind), byte(c.Role)}, truth(c.RequireAction), number(c.Created), number(c.Expires), number(c.Ends),
 			c.Policy[:], text(c.Description), count(len(c.PublicKey)), c.PublicKey)
 	}
 	return out
@@ -73,6 +73,7 @@ func TestBadCredentials(t *testing.T) {
 		{"no role", func(a *App) { a.Credentials[second].Role = 0 }, "role 0"},
 		{"unknown role", func(a *App) { a.Credentials[second].Role = 3 }, "role 3"},
 		{"expiry before 1970", func(a *App) { a.Credentials[second].Expires = -1 }, "before 1970"},
+		{"end before 1970", func(a *App) { a.Credentials[second].Ends = -1 }, "before 1970"},
 		{"long description", func(a *App) { a.Credentials[pair].Description = strings.Repeat("x", MaxText+1) }, "up to 64 bytes"},
 		{"line feed in a description", func(a *App) { a.Credentials[pair].Description = "a\nb" }, "printable"},
 		{"umlaut in a description", func(a *App) { a.Credentials[pair].Description = "\u00e4" }, "printable"},
@@ -182,12 +183,15 @@ func TestTextsOfAPIKeys(t *testing.T) {
 
 func TestEnded(t *testing.T) {
 	for _, row := range []struct {
-		expires, now int64
-		want         bool
-	}{{0, 1 << 60, false}, {100, 99, false}, {100, 100, true}, {100, 101, true}} {
-		c := Credential{Expires: row.expires}
+		expires, ends, now int64
+		want               bool
+	}{
+		{0, 0, 1 << 60, false}, {100, 0, 99, false}, {100, 0, 100, true}, {100, 0, 101, true},
+		{0, 100, 99, false}, {0, 100, 100, true}, {200, 100, 100, true}, {100, 200, 100, true}, {100, 200, 99, false},
+	} {
+		c := Credential{Expires: row.expires, Ends: row.ends}
 		if got := c.Ended(row.now); got != row.want {
-			t.Errorf("expires %d, now %d: got %v", row.expires, row.now, got)
+			t.Errorf("expires %d, ends %d, now %d: got %v", row.expires, row.ends, row.now, got)
 		}
 	}
 }
