@@ -219,9 +219,6 @@ func (w *world) complete() {
 	}
 }
 
-// rounds of 100 runs each: one run in some hundred meets what matters.
-const rounds = 40
-
 func TestModelHonest(t *testing.T) {
 	for range rounds {
 		rapid.Check(t, play(false))
