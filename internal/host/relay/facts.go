@@ -115,7 +115,7 @@ func (r *Relay) runFacts(ctx context.Context) {
 // process take turns, so that they do not meet at the end of the log.
 func narrows(action string) bool {
 	switch action {
-	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, "DeleteALLKey", api.DeleteSecret:
+	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, "DeleteALLKey", api.DeleteSecret, "RevokeCredential", "RotateAPIKey":
 		return true
 	}
 	return false
