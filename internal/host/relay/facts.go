@@ -112,10 +112,12 @@ func (r *Relay) runFacts(ctx context.Context) {
 }
 
 // narrows reports whether an action adds to the log when it succeeds. Those of one
-// process take turns, so that they do not meet at the end of the log.
+// process take turns, so that they do not meet at the end of the log; one that is
+// missing here does meet others, and is tried again.
 func narrows(action string) bool {
 	switch action {
-	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, "DeleteALLKey", api.DeleteSecret, "RevokeCredential", "RotateAPIKey":
+	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, "DeleteALLKey", api.DeleteSecret, "RevokeCredential", "RotateAPIKey",
+		api.DisableApp, api.DeleteApp, api.RevokeToken, api.RemoveAdministrator:
 		return true
 	}
 	return false

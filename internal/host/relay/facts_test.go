@@ -255,7 +255,7 @@ func TestLogIsShownOnce(t *testing.T) {
 func TestNarrows(t *testing.T) {
 	for action, want := range map[string]bool{
 		"DisableKey": true, "DeleteKey": true, "DeleteAllKey": true, "DeleteALLKey": true, "DeleteSecret": true,
-		"RevokeCredential": true, "RotateAPIKey": true,
+		"RevokeCredential": true, "DisableApp": true, "DeleteApp": true, "RevokeToken": true, "RemoveAdministrator": true, "RotateAPIKey": true,
 		"EnableKey": false, "CreateKey": false, "RestoreSecret": false, "Encrypt": false, "deletekey": false, "": false,
 	} {
 		if got := narrows(action); got != want {
