@@ -19,8 +19,10 @@ const (
 	MessageParamType        = "param type error"
 	MessageNonceLength      = "Nonce length error"
 	MessageTimestampLength  = "Timestamp length error"
-	MessageTimestamp        = "Timestamp error" // the clocks differ by 10 minutes or more
-	MessageSign             = "sign error"      // wrong signature or unknown appid
+	MessageTimestamp        = "Timestamp error"      // the clocks differ by 10 minutes or more
+	MessageSign             = "sign error"           // wrong signature or unknown appid
+	MessageSealed           = "sealed request error" // does not open, or says outside what it does not say inside
+	MessageSealedKey        = "sealed key unknown"   // the result names the one that the instance has
 	MessageReplay           = "Timestamp can't be repeated in 20 minutes"
 	MessageInvalidJSON      = "Invalid JSON"
 	MessageTooLarge         = "Request body too large."
