@@ -24,7 +24,8 @@ type key struct {
 	version uint32 // that the request's ciphertext was made with; 0: the primary one
 }
 
-// peek reads the names out of a raw request. It reports false where there is
+// peek reads the names out of a raw request, or out of the outer part of a sealed
+// one, which has them in the same places. It reports false where there is
 // nothing to fetch: the core has the text for every request that cannot be
 // read, so those go to it without records.
 func peek(action string, body []byte) (n names, ok bool) {
@@ -49,7 +50,7 @@ func peek(action string, body []byte) (n names, ok bool) {
 // last one counts, as it does for the core.
 func (n *names) look(action string, payload []byte) {
 	var ids [len(n.keys)][]byte
-	var secretName, policyID, ciphertext []byte
+	var secretName, secretID, policyID, ciphertext []byte
 	for name, value := range members(payload) {
 		switch string(name) {
 		case "keyid":
@@ -60,6 +61,8 @@ func (n *names) look(action string, payload []byte) {
 			ids[2] = value
 		case "secretName":
 			secretName = value
+		case "secretId": // of a sealed request
+			secretID = value
 		case "policyId":
 			policyID = value
 		default:
@@ -78,6 +81,9 @@ func (n *names) look(action string, payload []byte) {
 		if id, err := wire.ParseUUID(text(value)); err == nil {
 			n.add(key{id: id})
 		}
+	}
+	if id, err := wire.ParseUUID(text(secretID)); err == nil {
+		n.secret = id
 	}
 	if name := text(secretName); name != "" {
 		n.secret = wire.SecretID(n.tenant, name)

@@ -104,6 +104,9 @@ func (x *request) execute() (result, error) {
 		return x.unsigned()
 	}
 	x.action = x.core.actions[x.call.Action]
+	if err := x.unseal(); err != nil {
+		return result{}, err
+	}
 	v, err := x.authenticate()
 	if err != nil {
 		return result{}, err

@@ -99,7 +99,7 @@ type Core struct {
 	clock     *clock
 	chain     *audit.Chain
 	counts    counts
-	instance  instanceKey
+	instance  *instanceKeys
 	reply     replyKey
 	quoting   *quoting
 	floors    *floors
@@ -172,7 +172,7 @@ func New(cfg Config) (*Core, error) {
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {
 		return nil, err
 	}
-	if c.instance, err = newInstanceKey(cfg.Home); err != nil {
+	if c.instance, err = newInstanceKeys(cfg.Home, c.clock.micros()); err != nil {
 		return nil, err
 	}
 	if c.stranger, err = newStranger(); err != nil {
@@ -187,15 +187,17 @@ func New(cfg Config) (*Core, error) {
 	c.info = wire.Info{
 		Version: cfg.Version, GitSHA: cfg.GitSHA, Platform: cfg.Platform.Name(), Domain: cfg.Keys.Domain(),
 		Instance: c.chain.Instance(), AuditKey: c.chain.PublicKey(),
-		Simulated: cfg.Platform.Simulated(), HPKEKey: c.instance.public,
+		Simulated: cfg.Platform.Simulated(),
 	}
 	return c, nil
 }
 
 // Info implements wire.Core.
 func (c *Core) Info(context.Context) (wire.Info, error) {
-	c.reach(0, c.clock.micros()) // also where nobody asks for anything
+	now := c.clock.micros()
+	c.reach(0, now) // also where nobody asks for anything
 	i, t := c.info, c.terms.Load()
+	i.HPKEKey = c.instance.at(now, t.window*1000).public
 	i.OpenEnrollment, i.Manifest, i.DomainKey = t.settings.PlainEnrollment(), t.version, c.keys.Current()
 	return i, nil
 }
@@ -287,7 +289,8 @@ type request struct {
 	ctx    context.Context // of the call, for the platform; after Call has returned nobody asks it
 	core   *Core
 	call   *wire.Call
-	now    int64 // Unix microseconds
+	sealed *sealing // nil: the request came in clear
+	now    int64    // Unix microseconds
 	action *action
 
 	tenant        wire.UUID // of the authenticated app

@@ -2,17 +2,13 @@ package core
 
 import (
 	"context"
-	"crypto/hpke"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/attest"
-	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
-	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
 const (
@@ -38,38 +34,6 @@ func quoteActions() []*action {
 			hashMember("mr_enclave"), hashMember("mr_signer")}},
 		{name: "GetQuotePolicy", run: (*request).getQuotePolicy, members: []member{keyIDMember("policyId")}},
 	}
-}
-
-// An instanceKey is the HPKE key pair of this start of the core. Evidence binds
-// the public half, so that what is encrypted to it only this core can read.
-type instanceKey struct {
-	public  [wire.HPKEKeySize]byte
-	private secret.Bytes // as RFC 9180 serializes it
-}
-
-// newInstanceKey makes a key pair whose private half lies in home.
-func newInstanceKey(home *secret.Home) (k instanceKey, err error) {
-	secret.Do(func() { err = k.generate(home) })
-	if err != nil {
-		err = fmt.Errorf("make the instance's HPKE key: %w", err)
-	}
-	return k, err
-}
-
-func (k *instanceKey) generate(home *secret.Home) error {
-	pair, err := hpke.MLKEM768X25519().GenerateKey()
-	if err != nil {
-		return err
-	}
-	private, err := pair.Bytes()
-	if err != nil {
-		return err
-	}
-	if n := copy(k.public[:], pair.PublicKey().Bytes()); n != len(k.public) {
-		return fmt.Errorf("public key of %d bytes, want %d", n, len(k.public))
-	}
-	k.private, err = home.Move(private)
-	return err
 }
 
 // quoting has the platform make evidence, a bounded number at a time, so that
@@ -108,20 +72,26 @@ func (q *quoting) evidence(ctx context.Context, slots chan struct{}, reportData 
 // which it hashes, and who this core is: no caller chooses what a quote says.
 func (x *request) generateQuote() (result, error) {
 	c := x.core
-	binding := attest.NativeReportData(x.payload.bytes("challenge"), c.keys.Domain(), c.instance.public[:])
+	key := x.instanceKey()
+	binding := attest.NativeReportData(x.payload.bytes("challenge"), c.keys.Domain(), key.public[:])
 	e, err := c.quoting.evidence(x.ctx, c.quoting.tenants, binding)
 	if err != nil {
 		x.takeBack() // the client may send the request again
 		return result{}, err
 	}
 	o := object{}.text("challenge", x.payload.text("challenge")).base64("quote", e.Quote)
-	return result{textSuccess, x.identify(o.text("reportDataBinding", api.BindingNative)).end()}, nil
+	return result{textSuccess, x.identify(o.text("reportDataBinding", api.BindingNative), key).end()}, nil
 }
 
 // identify adds to a result what both bindings have.
-func (x *request) identify(o object) object {
+func (x *request) identify(o object, k *instanceKey) object {
 	domain := x.core.keys.Domain()
-	return o.text("domainId", hex.EncodeToString(domain[:])).base64("hpkePublicKey", x.core.instance.public[:])
+	return o.text("domainId", hex.EncodeToString(domain[:])).base64("hpkePublicKey", k.public[:])
+}
+
+// instanceKey returns the HPKE key that new evidence binds.
+func (x *request) instanceKey() *instanceKey {
+	return x.core.instance.at(x.now, x.core.terms.Load().window*1000)
 }
 
 // getEvidence makes evidence for anybody who wants to verify this core before
@@ -133,14 +103,14 @@ func (x *request) getEvidence() (result, error) {
 		return result{}, err
 	}
 	c := x.core
-	id := c.info.Instance
-	binding := attest.ReportData(attest.UseInstanceKeys, c.keys.Domain(), []byte(api.RoleCore), challenge, id[:], c.instance.public[:], c.reply.public)
+	id, key := c.info.Instance, x.instanceKey()
+	binding := attest.ReportData(attest.UseInstanceKeys, c.keys.Domain(), []byte(api.RoleCore), challenge, id[:], key.public[:], c.reply.public)
 	e, err := c.quoting.evidence(x.ctx, c.quoting.strangers, binding)
 	if err != nil {
 		return result{}, err
 	}
 	o := object{}.text("challenge", text).base64("evidence", e.Append(nil)).text("role", api.RoleCore).text("instanceId", id.String())
-	o = x.identify(o).base64("replyKey", c.reply.public)
+	o = x.identify(o, key).base64("replyKey", c.reply.public)
 	return result{textSuccess, o.text("reportDataBinding", api.BindingInstanceKeys).end()}, nil
 }
 

@@ -117,10 +117,10 @@ func TestGetEvidence(t *testing.T) {
 func TestInstanceKey(t *testing.T) {
 	h, d, _ := newQuoteHost(t)
 	h.cores = append(h.cores, d.start(t, h, Limits{}))
-	if h.cores[0].instance.public == h.cores[1].instance.public {
+	if h.cores[0].instance.current.public == h.cores[1].instance.current.public {
 		t.Error("two instances have one key")
 	}
-	k := &h.cores[0].instance
+	k := h.cores[0].instance.current
 	public, err := hpke.MLKEM768X25519().NewPublicKey(k.public[:])
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestQuotesAreNoEvidence(t *testing.T) {
 	other, otherDomain, _ := newQuoteHost(t)
 	c := h.enroll()
 	domain, foreign := d.keys.Domain(), otherDomain.keys.Domain()
-	key, id := h.cores[0].instance.public[:], h.cores[0].info.Instance
+	key, id := h.cores[0].instance.current.public[:], h.cores[0].info.Instance
 	wanted := attest.ReportData(attest.UseInstanceKeys, domain, []byte("core"), challenge32, id[:], key, h.cores[0].reply.public)
 	text := base64.RawURLEncoding.EncodeToString(challenge32)
 	quoteOf := func(h *host, core int, challenge string) [64]byte {

@@ -9,7 +9,8 @@ type refusal struct {
 	code    int
 	message string
 	reason  string
-	stores  bool // the writes of the request are stored all the same
+	stores  bool   // the writes of the request are stored all the same
+	result  []byte // JSON object for the caller; nil: an empty one
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -97,7 +98,7 @@ func errTokenExpired() *refusal {
 // errMaterial is the one refusal of material that does not unwrap, does not fit
 // or is not what the key has already.
 func errMaterial() *refusal {
-	return &refusal{codeInternal, "Import key failed.", "material refused", true}
+	return &refusal{code: codeInternal, message: "Import key failed.", reason: "material refused", stores: true}
 }
 
 // errInternal is the answer to what should not happen: a record that does not

@@ -22,12 +22,15 @@ func (x *request) release(res result, err error) *wire.Answer {
 	code := codeOK
 	if err != nil {
 		r := asRefusal(err)
-		code, res = r.code, result{message: r.message}
+		code, res = r.code, result{r.message, r.result}
 	}
 	a := &wire.Answer{Kind: wire.Final, Code: code, Reply: appendEnvelope(nil, code, res)}
 	if x.authenticated {
 		a.Sign = x.sign(a.Reply)
 		a.Release = x.hold()
+	}
+	if x.sealed != nil { // check: sealed-reply
+		x.sealed.close(a, x.authenticated)
 	}
 	return a
 }
