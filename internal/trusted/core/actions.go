@@ -14,6 +14,8 @@ type action struct {
 	name          string
 	cryptographic bool // a missing payload is a missing parameter
 	mutates       bool // changes state: strict payload, shared replay entry, durable audit
+	named         bool // the payload must name the action
+	owner         bool // for owners alone
 	discloses     bool // hands out a stored secret: durable audit
 	members       []member
 	run           func(*request) (result, error)
@@ -86,6 +88,7 @@ func actions() map[string]*action {
 	}
 	table = append(table, secretActions()...)
 	table = append(table, quoteActions()...)
+	table = append(table, credentialActions()...)
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
 		byName[a.name] = a
@@ -116,6 +119,9 @@ func (x *request) execute() (result, error) {
 	}
 	if x.action == nil || x.call.Get {
 		return result{}, errAPI()
+	}
+	if err := x.allowed(v); err != nil {
+		return result{}, err
 	}
 	if x.payload, err = validate(v, x.action.members, x.action.mutates); err != nil {
 		return result{}, err
@@ -148,7 +154,7 @@ func (x *request) fitsMutation(v canon.Value) bool {
 	return x.core.mutations.fit(v)
 }
 
-// mutations are the state-changing actions.
+// mutations are the state-changing actions that old clients can be taken for.
 type mutations struct {
 	actions []*action
 	members map[string]bool // names that any of them knows
@@ -157,7 +163,7 @@ type mutations struct {
 func newMutations(all map[string]*action) *mutations {
 	m := &mutations{members: map[string]bool{}}
 	for name, a := range all {
-		if !a.mutates || name != a.name {
+		if !a.mutates || a.named || name != a.name {
 			continue
 		}
 		m.actions = append(m.actions, a)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
@@ -23,6 +24,7 @@ type openApp struct {
 // openCredential is a credential ready for use.
 type openCredential struct {
 	record.Credential
+	noted atomic.Int64 // the last minute of use that was noted, see useTimes
 	// Of an API key.
 	text     secret.Bytes
 	requests macs         // under the text

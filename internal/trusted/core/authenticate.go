@@ -111,7 +111,11 @@ func (x *request) authenticate() (canon.Value, error) {
 	if credential.RequireAction && named.Kind() == canon.Absent { // check: action-required
 		return canon.Value{}, errSign()
 	}
+	if credential.Policy != (wire.UUID{}) { // check: unknown-policy
+		return canon.Value{}, errSign()
+	}
 	x.tenant, x.app, x.credential, x.authenticated = tenant, entry, credential, true
+	x.core.uses.note(tenant, credential, x.millis())
 	return payload, x.admit()
 }
 

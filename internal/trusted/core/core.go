@@ -121,6 +121,8 @@ type Core struct {
 	failures   *failures
 	limiter    *limiter
 	quota      *quota
+	uses       *useTimes
+	started    int64             // Unix milliseconds
 	stranger   *openApp          // stands in for unknown tenants, so that they cost the same
 	pairs      []*openCredential // stand in for unknown key pairs, one of each kind
 	buffers    sync.Pool
@@ -162,6 +164,7 @@ func New(cfg Config) (*Core, error) {
 	c.versions = newCache[*openVersion](l.Keys, c.seen)
 	c.secrets = newCache[record.Secret](l.Secrets, c.seen)
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
+	c.uses, c.started = newUses(4*l.Apps), c.clock.micros()/1000
 	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
 	first, err := newTerms(&cfg.Settings, cfg.Manifest, c.floors)
 	if err != nil {
@@ -301,7 +304,8 @@ type request struct {
 	timestamp     int64    // Unix milliseconds
 	hasNonce      bool
 	admitted      bool
-	spent         int // requests per second that the app may make, once this one is counted
+	exposes       bool // the reply has an API key, which the host can see
+	spent         int  // requests per second that the app may make, once this one is counted
 	payload       payload
 
 	overtaken bool // the core holds a newer state of something listed

@@ -25,6 +25,7 @@ const (
 	kindNames               // array of names
 	kindInterval            // string of 1 to 4 digits and one of d, h, m, s
 	kindForce               // boolean or its text
+	kindBool                // boolean
 	kindAny                 // anything; the action looks at it
 )
 
@@ -109,6 +110,11 @@ func (p payload) check(m *member) error {
 		return nil
 	case kindInteger:
 		return m.checkInteger(v)
+	case kindBool:
+		if v.Kind() != canon.Bool {
+			return m.invalid("type is incorrect.")
+		}
+		return nil
 	case kindForce:
 		if !isForce(v) {
 			return bad("The forceDelete must be true or false", "invalid member")

@@ -28,6 +28,7 @@ const (
 const (
 	textSuccess      = "success!"
 	textSuccessful   = "successful"
+	textSignError    = "sign error"
 	textImport       = "ImportKeyMaterial failed."
 	textParameters   = "GetParametersForImport failed."
 	textTooMany      = "Too many requests."
@@ -50,7 +51,7 @@ func errType() *refusal        { return bad("param type error", "parameter type"
 func errNonce() *refusal       { return bad("Nonce length error", "nonce length") }
 func errStampLength() *refusal { return bad("Timestamp length error", "timestamp length") }
 func errStamp() *refusal       { return bad("Timestamp error", "timestamp") }
-func errSign() *refusal        { return bad("sign error", "sign error") }
+func errSign() *refusal        { return bad(textSignError, "sign error") }
 func errReplay() *refusal      { return bad("Timestamp can't be repeated in 20 minutes", "replay") }
 func errKeyID() *refusal       { return bad("keyid error", "no such key") }
 func errDisabled() *refusal    { return bad("keyid is disabled", "key disabled") }
