@@ -141,15 +141,19 @@ func (k *Kept) Hear(s Statement, binds bool) error {
 const keepEvery = 50 * time.Millisecond
 
 // Follow keeps the head of a log in dir whenever it grows, until ctx ends, and once
-// more then. It is for a core without dkeyservers. failed is told of each error.
+// more then. It is for a core without dkeyservers. failed is told of errors, of those
+// in a row the first.
 func Follow(ctx context.Context, l *Log, dir string, failed func(error)) {
 	var kept Head
+	failing := false
 	for {
 		s, grown := l.Say()
 		if s.Head.Count > kept.Count {
-			if err := WriteHead(dir, s.Head); err != nil {
+			err := WriteHead(dir, s.Head)
+			if err != nil && !failing {
 				failed(err)
-			} else {
+			}
+			if failing = err != nil; !failing {
 				kept = s.Head
 			}
 		}
