@@ -19,6 +19,20 @@ type openApp struct {
 	record.App
 	credentials []*openCredential // in the order of App.Credentials
 	apiKeys     []*openCredential // those that are API keys
+	looked      atomic.Int64      // see lookAgain
+}
+
+// lookInterval is how often an app is read anew for a signature that does not
+// verify, in milliseconds.
+const lookInterval = 100
+
+// lookAgain reports whether the store is to be asked for a newer state of an app
+// that a signature does not verify under: another node may just have given it the
+// credential. It is so at most once per lookInterval, so that strangers do not have
+// the store read for each of their requests. now is in Unix milliseconds.
+func (a *openApp) lookAgain(now int64) bool {
+	last := a.looked.Load()
+	return now-last >= lookInterval && a.looked.CompareAndSwap(last, now)
 }
 
 // openCredential is a credential ready for use.

@@ -93,6 +93,9 @@ func (x *request) authenticate() (canon.Value, error) {
 		}
 	}
 	credential, form := x.verify(app, &e)
+	if credential == nil && entry != nil && !x.call.Fresh && app.lookAgain(x.millis()) {
+		return canon.Value{}, x.need(entry.id)
+	}
 	if credential == nil { // check: signature
 		return canon.Value{}, errSign()
 	}

@@ -57,3 +57,37 @@ func TestActionRequired(t *testing.T) {
 	want(t, "another", c.do(0, "ListKey", map[string]any{"action": "DeleteAllKey"}), 400, "sign error")
 	want(t, "its own", c.do(0, "ListKey", map[string]any{"action": "ListKey"}), 200, "successful")
 }
+
+// TestNewKeyElsewhere has an API key made at one node used at another one at once,
+// whose manager still has the app of before.
+func TestNewKeyElsewhere(t *testing.T) {
+	h, d := newHost(t)
+	h.cores = append(h.cores, d.start(t, h, Limits{}))
+	c := h.enroll()
+	want(t, "at the other node", c.do(1, "ListKey", nil), 200, "successful")
+	old := h.rows[appID(c.id())]
+	key, _ := c.newAPIKey(t, nil)
+	lag := true
+	h.edit = func(r *wire.Ref) {
+		if r.ID == appID(c.id()) && lag {
+			r.Revision, r.Tag, r.Sealed = old.Revision, old.Tag(), nil
+			lag = false // what is read again is new
+		}
+	}
+	want(t, "new key", key.do(1, "ListKey", nil), 200, "successful")
+	// Whoever guesses has the store read now and then, and not each time.
+	h.now = h.now.Add(lookInterval * 1e6)
+	reads := 0
+	h.edit = func(r *wire.Ref) {
+		if r.Sealed != nil {
+			reads++
+		}
+	}
+	wrong := &tenant{h: h, appid: c.appid, apikey: "wrong"}
+	for range 10 {
+		want(t, "wrong key", wrong.do(1, "ListKey", nil), 400, "sign error")
+	}
+	if reads != 1 {
+		t.Errorf("%d reads of the store for ten wrong signatures, want 1", reads)
+	}
+}
