@@ -29,8 +29,11 @@ type cached[V any] struct {
 	slot     int // index in the ring; guarded by the cache's lock
 }
 
+// newCache returns an empty cache. All caches are made before seen is in use.
 func newCache[V any](limit int, seen *seen) *cache[V] {
-	return &cache[V]{limit: limit, seen: seen, entries: make(map[wire.RecordID]*cached[V])}
+	c := &cache[V]{limit: limit, seen: seen, entries: make(map[wire.RecordID]*cached[V])}
+	seen.caches = append(seen.caches, c)
+	return c
 }
 
 // get returns the newest state that is cached, or nil.

@@ -36,13 +36,8 @@ func (c *Core) Facts(_ context.Context, f *wire.Facts) (wire.FactsState, error) 
 // now, so that none of them comes back.
 func (c *Core) learn(learned []facts.Fact) {
 	for _, f := range learned {
-		switch f.ID.Type {
-		case wire.App:
-			c.apps.drop(f.ID, f.Revision, f.Tag)
-		case wire.Key:
-			c.cmks.drop(f.ID, f.Revision, f.Tag)
-		case wire.Secret:
-			c.secrets.drop(f.ID, f.Revision, f.Tag)
+		for _, cache := range c.seen.caches {
+			cache.drop(f.ID, f.Revision, f.Tag)
 		}
 	}
 }

@@ -18,13 +18,19 @@ import (
 //
 // The log of negative facts, which other cores have written too, is asked first.
 type seen struct {
-	facts *facts.Log
+	facts  *facts.Log
+	caches []dropper // all that go by it
 
 	mu     sync.Mutex
 	limit  int
 	states map[wire.RecordID]state
 	order  []wire.RecordID // ring of the keys of states
 	next   int
+}
+
+// A dropper is a cache, of whatever.
+type dropper interface {
+	drop(id wire.RecordID, revision uint64, tag wire.Tag)
 }
 
 type state struct {
