@@ -115,20 +115,20 @@ func (c *Client) attempt(ctx context.Context, action string, payload []byte) ([]
 	if err != nil {
 		return nil, err
 	}
-	body, signature, err := c.exchange(ctx, http.MethodPost, action, req.body)
+	d, err := c.deliver(ctx, action, req.body)
 	if err != nil {
-		return body, err
+		return d.body, err
 	}
-	if signature == "" {
-		if err := refusal(body, true); err != nil {
-			return body, err
+	if d.signature == "" {
+		if err := refusal(d.body, !d.byCore); err != nil {
+			return d.body, err
 		}
-		return body, fmt.Errorf("%w: no header %s", ErrReplySignature, api.ReplySignatureHeader)
+		return d.body, fmt.Errorf("%w: no header %s", ErrReplySignature, api.ReplySignatureHeader)
 	}
-	if !api.VerifyReplySignature(&c.apiKey.get().reply, &req.mac, action, body, signature) {
-		return body, ErrReplySignature
+	if !api.VerifyReplySignature(&c.apiKey.get().reply, &req.mac, action, d.body, d.signature) {
+		return d.body, ErrReplySignature
 	}
-	return body, refusal(body, false)
+	return d.body, refusal(d.body, false)
 }
 
 // refusal returns the error of an envelope, nil if it is a success.

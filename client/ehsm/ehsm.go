@@ -19,8 +19,8 @@
 // the signature of the core in the TEE under a key derived from the API key,
 // over this very request and the exact reply; a success without one is refused
 // with ErrReplySignature. So neither the host nor anyone on the path can forge
-// a result. Both can see what passes in clear inside TLS at the manager, and
-// both can refuse service: a refusal that the core could not sign is an error
+// a result. Both can see what passes in clear inside TLS at the manager, unless the
+// client seals its requests (Sealed; package attested), and both can refuse service: a refusal that the core could not sign is an error
 // for which IsUnauthenticated is true.
 //
 // Enroll and Version are not authenticated by anything but TLS.
@@ -78,6 +78,7 @@ type Client struct {
 	timeout time.Duration
 	http    *http.Client
 	now     func() time.Time
+	sealer  *sealer // nil: requests go in clear
 }
 
 // New checks cfg as a whole and returns a client. It does not connect.
@@ -134,7 +135,8 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// With returns a client for other credentials that shares the connections of c.
+// With returns a client for other credentials that shares the connections of c, and
+// seals as c does.
 func (c *Client) With(cred Credentials) *Client {
 	other := *c
 	other.appID, other.apiKey = cred.AppID, cred.APIKey

@@ -11,7 +11,9 @@
 // domain, instance or purpose. What it can do is to refuse. A report tells which
 // core instance was verified, and its HPKE key: what is encrypted to that key is
 // for this core only. TLS ends at the host, so that a request which is only
-// signed is still read there.
+// signed is still read there. Requests of a client of Sealed are not:
+//
+//	client = v.Sealed(client)
 //
 // Evidence of SGX, TDX and SEV-SNP is verified. Programs that import this package
 // link the verifiers of all three; package ehsm alone links none.

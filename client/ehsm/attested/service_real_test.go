@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/client/ehsm"
 	"github.com/ehsm-kms/ehsm/client/ehsm/attested"
 	"github.com/ehsm-kms/ehsm/client/ehsmtest"
@@ -69,5 +70,50 @@ func verifyNative(t *testing.T, c *ehsm.Client, v *attested.Verifier, r *atteste
 	n.Challenge = []byte("another challenge")
 	if _, err := v.VerifyNative(t.Context(), c, n); !errors.Is(err, attested.ErrChallenge) {
 		t.Errorf("native, other challenge: got %v", err)
+	}
+}
+
+// TestSealedService calls the real service sealed, by a verifier that pins what it
+// is, and not at all by one that wants something else.
+func TestSealedService(t *testing.T) {
+	kms := ehsmtest.New(t)
+	first := attested.Verifier{InsecureSkipPolicy: true, AnyDomain: true, AllowSim: true}
+	r, err := first.Verify(t.Context(), kms.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := attested.ParsePolicy(fmt.Appendf(nil, `{"format":"ehsm-sgx-policy/v1","allow_sim":true,
+		"enclaves":[{"name":"core","mrenclave":%q}],"platforms":[{"name":"here","ppid":%q}]}`, r.Measurement, r.PlatformID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := attested.Verifier{Policy: policy, Domain: r.DomainID}
+	c := v.Sealed(kms.Client)
+	key, err := c.CreateKey(t.Context(), api.AESGCM256, api.EncryptDecrypt, api.InternalKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ciphertext, err := c.Encrypt(t.Context(), key, []byte("a plaintext"), []byte("aad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := kms.Client.Decrypt(t.Context(), key, ciphertext, []byte("aad")); err != nil || string(got) != "a plaintext" {
+		t.Errorf("Decrypt in clear: got %q, %v", got, err)
+	}
+	if err := c.CreateSecret(t.Context(), "a name", ehsm.NewSecretValue("a value"), ehsm.SecretOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.GetSecretValue(t.Context(), "a name", 0); err != nil || got.Value.Expose() != "a value" {
+		t.Errorf("GetSecretValue: got %v", err)
+	}
+	if _, err := c.Decrypt(t.Context(), key, ciphertext, nil); !ehsm.IsDecryptionFailed(err) || ehsm.IsUnauthenticated(err) {
+		t.Errorf("other additional data: got %v", err)
+	}
+	if _, err := c.With(ehsm.Credentials{AppID: c.AppID(), APIKey: ehsm.NewAPIKey("wrong")}).Decrypt(t.Context(), key, ciphertext, nil); !ehsm.IsBadCredentials(err) || ehsm.IsUnauthenticated(err) {
+		t.Errorf("wrong API key: got %v", err)
+	}
+	v.Domain[0] ^= 1
+	if _, err := v.Sealed(kms.Client).Encrypt(t.Context(), key, []byte("x"), nil); !errors.Is(err, ehsm.ErrSealed) || !errors.Is(err, attested.ErrDomain) {
+		t.Errorf("another domain: got %v", err)
 	}
 }
