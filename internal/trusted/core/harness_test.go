@@ -85,6 +85,7 @@ type host struct {
 	history []wire.Write // every write ever returned, stored or not
 	replays map[wire.Tag]bool
 	log     []byte // of negative facts
+	floor   uint32 // least DomainKey version of records that are stored; 0: any
 	frames  []byte // audit
 	calls   []*wire.Call
 
@@ -176,6 +177,9 @@ func (h *host) try(core int, c *wire.Call) (*wire.Answer, error) {
 	needs, conflicts := 0, 0
 	for {
 		c.Records = nil
+		h.mu.Lock()
+		c.Floor = h.floor
+		h.mu.Unlock()
 		for _, id := range ids {
 			c.Records = append(c.Records, h.ref(id, c.Fresh))
 		}
@@ -303,6 +307,9 @@ func (h *host) store(a *wire.Answer) wire.Outcome {
 	}
 	for _, w := range a.Writes {
 		if !w.Remove && h.rows[w.ID].Revision != w.Expected {
+			return wire.Conflict
+		}
+		if wrapped, _ := wire.SealedVersions(w.Sealed); !w.Remove && wrapped < h.floor {
 			return wire.Conflict
 		}
 	}

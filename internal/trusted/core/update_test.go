@@ -263,13 +263,17 @@ func TestRotateUnderLoad(t *testing.T) {
 	h.cores = append(h.cores, other.start(t, h, Limits{}))
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
-	for n := range 4 {
+	rounds := make([]chan struct{}, 4) // told of when somebody listens
+	for n := range rounds {
 		c := h.enroll()
+		rounds[n] = make(chan struct{})
 		wg.Go(func() {
+			defer close(rounds[n])
 			for i := 0; ; i++ {
 				select {
 				case <-stop:
 					return
+				case rounds[n] <- struct{}{}:
 				default:
 				}
 				if err := work(c, n%2, i); err != nil {
@@ -293,6 +297,13 @@ func TestRotateUnderLoad(t *testing.T) {
 			if err := errors.Join(c.Update(s, s.Date), c.reach(uint32(n), c.clock.micros())); err != nil {
 				t.Fatal(err)
 			}
+		}
+		h.mu.Lock()
+		h.floor = uint32(n) // or a request that has begun before could store after all is wrapped anew
+		h.mu.Unlock()
+		for _, r := range rounds { // nothing is under way for longer than a rotation
+			<-r
+			<-r
 		}
 		for left := 1; left > 0; {
 			left = h.rewrapAll(uint32(n))
