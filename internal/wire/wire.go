@@ -278,12 +278,12 @@ type Replay struct {
 	Until  int64 // Unix milliseconds after which the entry may be dropped
 }
 
-// A Query asks for records of one type and tenant that are not hidden, or for
-// versions.
+// A Query asks for records of one type and tenant that are not hidden, for
+// versions, or for the apps of all tenants, in the order of their IDs.
 type Query struct {
 	Type   RecordType
-	Tenant UUID
-	ID     UUID   // of versions: their common ID; else zero, for all IDs
+	Tenant UUID   // of apps: zero
+	ID     UUID   // of versions: their common ID; of apps: only those above it; else zero, for all IDs
 	After  uint32 // of versions: only those with a higher number
 	Limit  int
 }

@@ -61,9 +61,9 @@ type Sweep struct {
 	Revision uint64
 }
 
-// CheckQuery reports whether q can be answered: a type that is listed, by tenant
-// or, for versions, by their common ID, and a limit that is not negative. The
-// error wraps ErrInvalid.
+// CheckQuery reports whether q can be answered: a type that is listed, by tenant,
+// for versions by their common ID, or for apps above an ID, and a limit that is not
+// negative. The error wraps ErrInvalid.
 func CheckQuery(q wire.Query) error {
 	versions := q.Type == wire.KeyVersion || q.Type == wire.SecretVersion
 	switch {
@@ -73,7 +73,9 @@ func CheckQuery(q wire.Query) error {
 		return fmt.Errorf("%w: listing with limit %d", ErrInvalid, q.Limit)
 	case versions && q.ID == (wire.UUID{}):
 		return fmt.Errorf("%w: listing of %s without an id", ErrInvalid, q.Type)
-	case !versions && (q.ID != (wire.UUID{}) || q.After != 0):
+	case q.Type == wire.App && (q.Tenant != (wire.UUID{}) || q.After != 0):
+		return fmt.Errorf("%w: listing of apps of a tenant", ErrInvalid)
+	case !versions && q.Type != wire.App && (q.ID != (wire.UUID{}) || q.After != 0):
 		return fmt.Errorf("%w: listing of %s as if it had versions", ErrInvalid, q.Type)
 	}
 	return nil

@@ -47,6 +47,7 @@ func TestPlans(t *testing.T) {
 		{"get", getRecords, "ARRAY[" + someTenant + "]::uuid[], ARRAY[" + someID + "]::uuid[], ARRAY[2], ARRAY[0]"},
 		{"list", listRecords, someTenant + ", 7, " + someID + ", 500"},
 		{"list keys", listNamed, someTenant + ", 2, " + someID + ", 500"},
+		{"list apps", listApps, someID + ", 500"},
 		{"list versions", listVersions, someTenant + ", 3, " + someID + ", 0, 500"},
 		{"due", listDue, "5, 500"},
 		{"update", updateRecord, key + ", 2, 1, false, 0, '\\x00', 1"},

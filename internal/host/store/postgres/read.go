@@ -24,6 +24,17 @@ const (
 	listNamed = `SELECT id, version, revision, used, hidden, sealed FROM records
 		WHERE tenant = $1 AND type = $2 AND id > $3 AND NOT hidden AND type IN (1, 2, 5) ORDER BY id LIMIT $4`
 
+	// Every tenant has one app, of its own ID. The names of tenants are found one by
+	// one, each by a look into the index, as they have many records.
+	listApps = `WITH RECURSIVE tenants (id) AS (
+		(SELECT tenant FROM records WHERE tenant > $1::uuid ORDER BY tenant LIMIT 1)
+		UNION ALL
+		SELECT next.tenant FROM tenants, LATERAL (SELECT tenant FROM records WHERE tenant > tenants.id ORDER BY tenant LIMIT 1) next)
+		SELECT r.id, r.version, r.revision, r.used, r.hidden, r.sealed FROM tenants, LATERAL (
+			SELECT id, version, revision, used, hidden, sealed FROM records
+			WHERE tenant = tenants.id AND id = tenants.id AND type = 1 AND version = 0 LIMIT 1) r
+		WHERE NOT r.hidden LIMIT $2`
+
 	listVersions = `SELECT id, version, revision, used, hidden, sealed FROM records
 		WHERE tenant = $1 AND type = $2 AND id = $3 AND version > $4 ORDER BY version LIMIT $5`
 
@@ -73,8 +84,8 @@ func (s *Store) check(ctx context.Context) error {
 // ID, from the first ID above after (the zero UUID: from the start) and at most
 // q.Limit of them. Fewer than q.Limit are the last. Versions are listed by their
 // common q.ID, ordered by number, from the first above q.After; after does not
-// matter then. A query that mixes the two is store.ErrInvalid, as is one for an
-// unknown type.
+// matter then. Apps are listed from the first ID above q.ID, whatever after is. A
+// query that mixes these is store.ErrInvalid, as is one for an unknown type.
 func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) (page []store.Row, err error) {
 	if err := store.CheckQuery(q); err != nil {
 		return nil, err
@@ -82,7 +93,9 @@ func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) (page [
 	tenant := [16]byte(q.Tenant)
 	sql, args := listRecords, []any{tenant, int16(q.Type), [16]byte(after), q.Limit}
 	switch q.Type {
-	case wire.App, wire.Key, wire.Secret:
+	case wire.App:
+		sql, args = listApps, []any{[16]byte(q.ID), q.Limit}
+	case wire.Key, wire.Secret:
 		sql = listNamed
 	case wire.KeyVersion, wire.SecretVersion:
 		sql, args = listVersions, []any{tenant, int16(q.Type), [16]byte(q.ID), int64(q.After), q.Limit}
@@ -94,6 +107,9 @@ func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) (page [
 			var version, revision, used int64
 			if err := r.Scan((*[16]byte)(&row.ID.ID), &version, &revision, &used, &row.Hidden, &row.Sealed); err != nil {
 				return err
+			}
+			if q.Type == wire.App {
+				row.ID.Tenant = row.ID.ID
 			}
 			row.ID.Version, row.Revision, row.Primary = uint32(version), uint64(revision), uint32(used)
 			row.Tag = wire.SealedTag(row.Sealed)

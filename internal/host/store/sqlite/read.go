@@ -25,6 +25,16 @@ const (
 	listSecretsQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records
 		WHERE tenant = ? AND id > ? AND type = 5 AND hidden = 0 ORDER BY id LIMIT ?` // as above, wire.Secret
 
+	// Every tenant has one app, of its own ID. The names of tenants are found one by
+	// one, each by a look into the index, as they have many records.
+	listAppsQuery = `WITH RECURSIVE tenants (id) AS (
+		SELECT (SELECT tenant FROM records INDEXED BY names WHERE tenant > ?1 ORDER BY tenant LIMIT 1)
+		UNION ALL
+		SELECT (SELECT tenant FROM records INDEXED BY names WHERE tenant > tenants.id ORDER BY tenant LIMIT 1) FROM tenants WHERE tenants.id IS NOT NULL)
+		SELECT r.id, r.version, r.revision, r."primary", r.hidden, r.sealed FROM tenants CROSS JOIN records r INDEXED BY names
+		ON r.tenant = tenants.id AND r.id = tenants.id AND r.type = 1 AND r.version = 0
+		WHERE tenants.id IS NOT NULL AND r.hidden = 0 LIMIT ?2`
+
 	listVersionsQuery = `SELECT id, version, revision, "primary", hidden, sealed FROM records INDEXED BY names
 		WHERE tenant = ? AND id = ? AND type = ? AND version > ? ORDER BY version LIMIT ?`
 
@@ -38,6 +48,7 @@ const (
 type reader struct {
 	db                                          *sql.DB
 	get, list, listKeys, secrets, versions, one *sql.Stmt
+	apps                                        *sql.Stmt
 	sweeps, due, facts                          *sql.Stmt
 	floor, slices, scan, count                  *sql.Stmt
 }
@@ -54,6 +65,7 @@ func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
 	}{
 		{&r.get, getQuery},
 		{&r.list, listQuery},
+		{&r.apps, listAppsQuery},
 		{&r.listKeys, listKeysQuery},
 		{&r.secrets, listSecretsQuery},
 		{&r.versions, listVersionsQuery},
@@ -128,8 +140,8 @@ func (r *reader) all(ctx context.Context, ids []wire.RecordID) ([]store.Row, err
 // ID, from the first ID above after (the zero UUID: from the start) and at most
 // q.Limit of them. Fewer than q.Limit are the last. Versions are listed by their
 // common q.ID, ordered by number, from the first above q.After; after does not
-// matter then. A query that mixes the two is store.ErrInvalid, as is one for an
-// unknown type.
+// matter then. Apps are listed from the first ID above q.ID, whatever after is. A
+// query that mixes these is store.ErrInvalid, as is one for an unknown type.
 func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) ([]store.Row, error) {
 	if s.isClosing() {
 		return nil, store.ErrClosed
@@ -146,6 +158,8 @@ func (s *Store) List(ctx context.Context, q wire.Query, after wire.UUID) ([]stor
 
 func (r *reader) query(ctx context.Context, q wire.Query, after wire.UUID) (*sql.Rows, error) {
 	switch q.Type {
+	case wire.App:
+		return r.apps.QueryContext(ctx, q.ID[:], q.Limit)
 	case wire.Key:
 		return r.listKeys.QueryContext(ctx, q.Tenant[:], after[:], q.Limit)
 	case wire.Secret:
@@ -170,6 +184,9 @@ func (r *reader) page(ctx context.Context, q wire.Query, after wire.UUID) (page 
 		}
 		if row.ID.ID, err = uuid(id); err != nil {
 			return nil, err
+		}
+		if q.Type == wire.App {
+			row.ID.Tenant = row.ID.ID
 		}
 		row.Tag = wire.SealedTag(row.Sealed)
 		page = append(page, row)

@@ -35,7 +35,6 @@ func testListing(t *testing.T, s Store) {
 		{"across a hidden one", wire.Query{Type: wire.Key, Limit: 2}, uuid(30), []int{40}},
 		{"after the last", wire.Query{Type: wire.Key, Limit: 2}, uuid(40), nil},
 		{"after every id", wire.Query{Type: wire.Key, Limit: 2}, wire.UUID{255}, nil},
-		{"apps", wire.Query{Type: wire.App, Limit: 9}, wire.UUID{}, []int{1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.q.Tenant = uuid(1)
@@ -46,6 +45,37 @@ func testListing(t *testing.T, s Store) {
 			for i, n := range tt.want {
 				id := wire.RecordID{Type: tt.q.Type, Tenant: uuid(1), ID: uuid(n)}
 				wantRow(t, rows[i], row(write(id, 0, 1)))
+			}
+		})
+	}
+}
+
+// testListingApps lists the apps of tenants that have other records too.
+func testListingApps(t *testing.T, s Store) {
+	hidden := write(app(7), 0, 1)
+	hidden.Hidden = true
+	apply(t, s, change(
+		write(app(3), 0, 1), write(key(3, 1), 0, 1), write(key(3, 9), 0, 1), write(app(5), 0, 1), hidden, write(key(8, 8), 0, 1), write(app(9), 0, 1)))
+	for _, tt := range []struct {
+		name  string
+		above int
+		limit int
+		want  []int
+	}{
+		{"all", 0, 9, []int{3, 5, 9}}, {"limit", 0, 2, []int{3, 5}}, {"next page", 5, 2, []int{9}},
+		{"above what is not there", 4, 1, []int{5}}, {"after the last", 9, 9, nil}, {"no limit left", 0, 0, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := wire.Query{Type: wire.App, Limit: tt.limit}
+			if tt.above > 0 {
+				q.ID = uuid(tt.above)
+			}
+			rows := list(t, s, q, wire.UUID{})
+			if len(rows) != len(tt.want) {
+				t.Fatalf("List: got %d rows, want %d", len(rows), len(tt.want))
+			}
+			for i, n := range tt.want {
+				wantRow(t, rows[i], row(write(app(n), 0, 1)))
 			}
 		})
 	}
@@ -63,6 +93,8 @@ func testListingRefused(t *testing.T, s Store) {
 		{"keys after a version", wire.Query{Type: wire.Key, Tenant: uuid(1), After: 1, Limit: 9}},
 		{"no type", wire.Query{Tenant: uuid(1), Limit: 9}},
 		{"unknown type", wire.Query{Type: 9, Tenant: uuid(1), Limit: 9}},
+		{"apps of a tenant", wire.Query{Type: wire.App, Tenant: uuid(1), Limit: 9}},
+		{"apps after a version", wire.Query{Type: wire.App, After: 1, Limit: 9}},
 		{"negative limit", wire.Query{Type: wire.Key, Tenant: uuid(1), Limit: -1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"replays", testReplays},
 		{"ownership", testOwnership},
 		{"listing", testListing},
+		{"listing of apps", testListingApps},
 		{"listing refused", testListingRefused},
 		{"hidden", testHidden},
 		{"large tenant", testLargeTenant},
