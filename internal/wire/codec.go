@@ -169,7 +169,8 @@ func (i Info) Append(dst []byte) []byte {
 	dst = pack.AppendBool(dst, i.OpenEnrollment)
 	dst = append(dst, i.HPKEKey[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, i.Manifest)
-	return binary.BigEndian.AppendUint32(dst, i.DomainKey)
+	dst = binary.BigEndian.AppendUint32(dst, i.DomainKey)
+	return binary.BigEndian.AppendUint32(dst, i.Compromised)
 }
 
 // DecodeInfo reads what Append wrote.
@@ -182,7 +183,7 @@ func DecodeInfo(b []byte) (Info, error) {
 	i.Simulated = r.Bool()
 	i.OpenEnrollment = r.Bool()
 	r.Array(i.HPKEKey[:])
-	i.Manifest, i.DomainKey = r.Uint64(), r.Uint32()
+	i.Manifest, i.DomainKey, i.Compromised = r.Uint64(), r.Uint32(), r.Uint32()
 	return i, finish(r, "info")
 }
 

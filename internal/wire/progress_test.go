@@ -7,11 +7,12 @@ import (
 )
 
 func sampleProgress() Progress {
-	return Progress{Floor: 3, Done: 2, Total: 1 << 40, Looked: 77, Refused: 1}
+	return Progress{Floor: 3, Done: 2, Total: 1 << 40, Looked: 77, Refused: 1, Compromised: 5, Keys: 12, Secrets: 3, APIKeys: 4, Tenants: 2}
 }
 
 func TestProgress(t *testing.T) {
-	const want = "01" + "00000003" + "00000002" + "0000010000000000" + "000000000000004d" + "0000000000000001"
+	const want = "01" + "00000003" + "00000002" + "0000010000000000" + "000000000000004d" + "0000000000000001" +
+		"00000005" + "000000000000000c" + "0000000000000003" + "0000000000000004" + "0000000000000002"
 	p := sampleProgress()
 	b := p.Append(nil)
 	if got := hex.EncodeToString(b); got != want {

@@ -353,6 +353,10 @@ type Info struct {
 	// What follows changes while the core runs.
 	Manifest  uint64 // version of the manifest in force
 	DomainKey uint32 // version of the DomainKey that new records are wrapped under
+	// Compromised is the highest version that operators say has leaked, 0 if none has.
+	// Who has it has read all material that was made under it or before: what was
+	// wrapped under earlier versions was wrapped anew under this one.
+	Compromised uint32
 }
 
 // HPKEKeySize is the length of a public key for HPKE with MLKEM768-X25519, in

@@ -59,7 +59,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 	if got, err := DecodeResolve(res.Append(nil)); err != nil || got != res {
 		t.Errorf("resolve: got %+v, %v", got, err)
 	}
-	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true, [HPKEKeySize]byte{1215: 9}, 7, 2}
+	info := Info{"1", "abc", "sim", [32]byte{1}, UUID{2}, [32]byte{3}, true, true, [HPKEKeySize]byte{1215: 9}, 7, 3, 2}
 	if got, err := DecodeInfo(info.Append(nil)); err != nil || got != info {
 		t.Errorf("info: got %+v, %v", got, err)
 	}

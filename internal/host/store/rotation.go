@@ -39,7 +39,38 @@ type Slice struct {
 	Total   int64  // records, when the work began
 	Looked  int64  // at so many
 	Refused int64  // of them, those that the core did not wrap anew: deleted ones, say
+
+	Left Left // noted on its own
 }
+
+// Left counts what was made under a version of the DomainKey that has leaked, or an
+// earlier one, and is still in use: it is to be replaced by its owners.
+type Left struct {
+	Compromised uint32 // the version; 0: nothing was counted yet
+	Counted     int64  // when, Unix milliseconds
+	Keys        int64  // whose newest version was made then
+	Secrets     int64  // whose newest value was stored then
+	APIKeys     int64
+	Tenants     int64 // that have any of these
+}
+
+// Left is the sum of the slices, and the time of the first count. Until all of them
+// are counted for a version it is zero.
+func (r Rotation) Left() (sum Left) {
+	sum = Left{Compromised: r.Slices[0].Left.Compromised, Counted: r.Slices[0].Left.Counted}
+	for _, s := range r.Slices {
+		l := s.Left
+		if l.Compromised != sum.Compromised || l.Compromised == 0 {
+			return Left{}
+		}
+		sum.Counted = min(sum.Counted, l.Counted)
+		sum.Keys, sum.Secrets, sum.APIKeys, sum.Tenants = sum.Keys+l.Keys, sum.Secrets+l.Secrets, sum.APIKeys+l.APIKeys, sum.Tenants+l.Tenants
+	}
+	return sum
+}
+
+// Any reports whether something is left to be replaced.
+func (l Left) Any() bool { return l.Keys+l.Secrets+l.APIKeys > 0 }
 
 // Done is the version of which no older one is needed, but for refused records.
 func (r Rotation) Done() uint32 {

@@ -202,6 +202,7 @@ func (c *Core) Info(context.Context) (wire.Info, error) {
 	i, t := c.info, c.terms.Load()
 	i.HPKEKey = c.instance.at(now, t.window*1000).public
 	i.OpenEnrollment, i.Manifest, i.DomainKey = t.settings.PlainEnrollment(), t.version, c.keys.Current()
+	i.Compromised = t.settings.DomainKey.LastCompromised()
 	return i, nil
 }
 

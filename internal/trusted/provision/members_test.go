@@ -28,7 +28,7 @@ func someone() overview.Member {
 		Product: 2, SVN: 7, Debug: true, TCBStatus: "OutOfDate", Advisories: []string{"INTEL-SA-1", "X"},
 		TCBGraceUntil: time.Unix(0x65000000, 0).UTC(), CollateralGraceUntil: time.Unix(0x65000001, 0).UTC(), EvidenceUntil: time.Unix(0x65000002, 0).UTC(),
 		Attested: time.Unix(0x65000003, 0).UTC(), Manifest: 0x0102, DomainKey: 3, LeaseSeconds: 0x0003f480, SeenSeconds: 9,
-		Rewrap: overview.Rewrap{Floor: 2, Done: 1, Total: 0x300, Looked: 0x20, Refused: 1}, Address: "10.0.0.1:2",
+		Rewrap: overview.Rewrap{Floor: 2, Done: 1, Total: 0x300, Looked: 0x20, Refused: 1, Compromised: 1, Keys: 0x0c, Secrets: 3, APIKeys: 4, Tenants: 5}, Address: "10.0.0.1:2",
 	}
 }
 
@@ -41,7 +41,8 @@ const someoneHex = "00000001" +
 	"0002" + "0007" + "01" + "0009" + "4f75744f6644617465" + "00000002" + "000a" + "494e54454c2d53412d31" + "0001" + "58" +
 	"0000000065000000" + "0000000065000001" + "0000000065000002" + "0000000065000003" +
 	"0000000000000102" + "00000003" + "0003f480" + "00000009" +
-	"00000002" + "00000001" + "0000000000000300" + "0000000000000020" + "0000000000000001" + "000a" + "31302e302e302e313a32"
+	"00000002" + "00000001" + "0000000000000300" + "0000000000000020" + "0000000000000001" +
+	"00000001" + "000000000000000c" + "0000000000000003" + "0000000000000004" + "0000000000000005" + "000a" + "31302e302e302e313a32"
 
 func TestMalformedMembers(t *testing.T) {
 	for name, edit := range map[string]func(*overview.Member){

@@ -19,7 +19,7 @@ var (
 )
 
 // minMember is the least that a member takes in a message, in bytes.
-const minMember = 16 + 2 + 16 + 1 + 1 + 2 + 2 + 16 + 2 + 32 + 32 + 2 + 2 + 1 + 2 + 4 + 4*8 + 8 + 4 + 4 + 4 + 2*4 + 3*8 + 2
+const minMember = 16 + 2 + 16 + 1 + 1 + 2 + 2 + 16 + 2 + 32 + 32 + 2 + 2 + 1 + 2 + 4 + 4*8 + 8 + 4 + 4 + 4 + 2*4 + 3*8 + 4 + 4*8 + 2
 
 // appendMembers encodes a list. Layout: docs/provisioning.md#members.
 func appendMembers(dst []byte, list []overview.Member) []byte {
@@ -58,6 +58,10 @@ func appendMember(dst []byte, m *overview.Member) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, m.Rewrap.Floor)
 	dst = binary.BigEndian.AppendUint32(dst, m.Rewrap.Done)
 	for _, n := range []uint64{m.Rewrap.Total, m.Rewrap.Looked, m.Rewrap.Refused} {
+		dst = binary.BigEndian.AppendUint64(dst, n)
+	}
+	dst = binary.BigEndian.AppendUint32(dst, m.Rewrap.Compromised)
+	for _, n := range []uint64{m.Rewrap.Keys, m.Rewrap.Secrets, m.Rewrap.APIKeys, m.Rewrap.Tenants} {
 		dst = binary.BigEndian.AppendUint64(dst, n)
 	}
 	return pack.AppendString(dst, m.Address)
@@ -102,7 +106,8 @@ func readMember(r *pack.Reader) (m overview.Member) {
 		*t = readDate(r)
 	}
 	m.Manifest, m.DomainKey, m.LeaseSeconds, m.SeenSeconds = r.Uint64(), r.Uint32(), r.Uint32(), r.Uint32()
-	m.Rewrap = overview.Rewrap{Floor: r.Uint32(), Done: r.Uint32(), Total: r.Uint64(), Looked: r.Uint64(), Refused: r.Uint64()}
+	m.Rewrap = overview.Rewrap{Floor: r.Uint32(), Done: r.Uint32(), Total: r.Uint64(), Looked: r.Uint64(), Refused: r.Uint64(),
+		Compromised: r.Uint32(), Keys: r.Uint64(), Secrets: r.Uint64(), APIKeys: r.Uint64(), Tenants: r.Uint64()}
 	m.Address = r.String(text)
 	if r.Err() != nil {
 		return overview.Member{}

@@ -32,6 +32,15 @@ type DomainKey struct {
 // IsZero reports whether d says nothing: there is version 1.
 func (d DomainKey) IsZero() bool { return reflect.ValueOf(d).IsZero() }
 
+// LastCompromised returns the highest version that is marked as compromised, 0 if
+// none is.
+func (d DomainKey) LastCompromised() uint32 {
+	if len(d.Compromised) == 0 {
+		return 0
+	}
+	return d.Compromised[len(d.Compromised)-1] // ascending
+}
+
 // DomainKeyVersion returns the number of the version that new records are wrapped
 // with.
 func (s *Settings) DomainKeyVersion() uint32 { return max(s.DomainKey.Version, 1) }

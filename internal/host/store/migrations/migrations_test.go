@@ -41,7 +41,7 @@ func TestSQLite(t *testing.T) {
 		if err := SQLite(t.Context(), db); err != nil {
 			t.Fatalf("SQLite: got %v, want no error", err)
 		}
-		if got, want := tables(t, db), "facts records replays rewraps rotation sweeps"; got != want {
+		if got, want := tables(t, db), "facts floors records replays rewraps rotation sweeps"; got != want {
 			t.Errorf("tables: got %q, want %q", got, want)
 		}
 	}
@@ -107,7 +107,7 @@ func TestNewer(t *testing.T) {
 	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "schema version 90000, this program knows up to 4") {
 		t.Errorf("SQLite: got %v, want %v and the versions", err, ErrNewer)
 	}
-	if got, want := tables(t, db), "facts later records replays rewraps rotation sweeps"; got != want {
+	if got, want := tables(t, db), "facts floors later records replays rewraps rotation sweeps"; got != want {
 		t.Errorf("tables: got %q, want %q", got, want)
 	}
 }

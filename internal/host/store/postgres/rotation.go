@@ -16,13 +16,15 @@ import (
 const (
 	readFloor  = `SELECT floor FROM rotation`
 	raiseFloor = `UPDATE rotation SET floor = $1 WHERE floor < $1`
-	listSlices = `SELECT slice, done, version, total, looked, refused FROM rewraps ORDER BY slice`
+	noteFloor  = `INSERT INTO floors (version, since) VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) ON CONFLICT DO NOTHING`
+	floorSince = `SELECT coalesce(min(since), 0) FROM floors WHERE version > $1`
+	listSlices = `SELECT slice, done, version, total, looked, refused, compromised, counted, keys, secrets, api_keys, tenants FROM rewraps ORDER BY slice`
 
 	// Which transactions may not have ended, and which have.
 	firstNew = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
 	ended    = `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= $1`
 
-	scanSlice = `SELECT tenant, id, type, version, revision, sealed FROM records
+	scanSlice = `SELECT tenant, id, type, version, revision, used, hidden, sealed FROM records
 		WHERE (tenant, id, type, version) > ($1, $2, $3, $4) AND tenant <= $5 ORDER BY tenant, id, type, version LIMIT $6`
 
 	countSlice = `SELECT count(*) FROM records WHERE tenant BETWEEN $1 AND $2`
@@ -32,6 +34,8 @@ const (
 		WHERE r.tenant = anew.tenant AND r.id = anew.id AND r.type = anew.type AND r.version = anew.version AND r.revision = anew.revision`
 
 	reportSlice = `UPDATE rewraps SET done = greatest(done, $2), version = $3, total = $4, looked = $5, refused = $6 WHERE slice = $1`
+
+	reportLeft = `UPDATE rewraps SET compromised = $2, counted = $3, keys = $4, secrets = $5, api_keys = $6, tenants = $7 WHERE slice = $1`
 )
 
 // endPoll is between two looks whether transactions have ended.
@@ -46,7 +50,8 @@ func (s *Store) Rotation(ctx context.Context) (r store.Rotation, err error) {
 		return rows(ctx, c, func(row pgx.Rows) error {
 			var n int
 			var at store.Slice
-			if err := row.Scan(&n, &at.Done, &at.Version, &at.Total, &at.Looked, &at.Refused); err != nil {
+			if err := row.Scan(&n, &at.Done, &at.Version, &at.Total, &at.Looked, &at.Refused,
+				&at.Left.Compromised, &at.Left.Counted, &at.Left.Keys, &at.Left.Secrets, &at.Left.APIKeys, &at.Left.Tenants); err != nil {
 				return err
 			}
 			if n >= 0 && n < store.Slices {
@@ -83,7 +88,20 @@ func (s *Store) RaiseFloor(ctx context.Context, version uint32) error {
 			}
 		}
 	}
+	if err != nil {
+		return err
+	}
+	_, err = s.write(ctx, "note the date of a floor", noteFloor, int64(version))
 	return err
+}
+
+// FloorSince returns when the store began to take no record under a version or an
+// earlier one, in Unix milliseconds; 0: it takes them still.
+func (s *Store) FloorSince(ctx context.Context, version uint32) (since int64, err error) {
+	err = s.read(ctx, "read the date of a floor", func(ctx context.Context, c *pgxpool.Conn) error {
+		return c.QueryRow(ctx, floorSince, int64(version)).Scan(&since)
+	})
+	return since, err
 }
 
 // Scan returns at most limit records of a slice, hidden ones too, ordered by
@@ -98,11 +116,11 @@ func (s *Store) Scan(ctx context.Context, slice int, after wire.RecordID, limit 
 		return rows(ctx, c, func(r pgx.Rows) error {
 			var row store.Row
 			var kind int16
-			var version, revision int64
-			if err := r.Scan((*[16]byte)(&row.ID.Tenant), (*[16]byte)(&row.ID.ID), &kind, &version, &revision, &row.Sealed); err != nil {
+			var version, revision, used int64
+			if err := r.Scan((*[16]byte)(&row.ID.Tenant), (*[16]byte)(&row.ID.ID), &kind, &version, &revision, &used, &row.Hidden, &row.Sealed); err != nil {
 				return err
 			}
-			row.ID.Type, row.ID.Version, row.Revision = wire.RecordType(kind), uint32(version), uint64(revision)
+			row.ID.Type, row.ID.Version, row.Revision, row.Primary = wire.RecordType(kind), uint32(version), uint64(revision), uint32(used)
 			row.Tag = wire.SealedTag(row.Sealed)
 			page = append(page, row)
 			return nil
@@ -185,5 +203,11 @@ func rewrap(ctx context.Context, conn *pgxpool.Conn, writes []wire.Write) (done 
 // Report notes how far a slice is. Its Done never goes back.
 func (s *Store) Report(ctx context.Context, slice int, r store.Slice) error {
 	_, err := s.write(ctx, "note how far a slice is", reportSlice, int16(slice), int64(r.Done), int64(r.Version), r.Total, r.Looked, r.Refused)
+	return err
+}
+
+// ReportLeft notes what is left of a slice that is to be replaced.
+func (s *Store) ReportLeft(ctx context.Context, slice int, l store.Left) error {
+	_, err := s.write(ctx, "note what is to be replaced", reportLeft, int16(slice), int64(l.Compromised), l.Counted, l.Keys, l.Secrets, l.APIKeys, l.Tenants)
 	return err
 }

@@ -50,7 +50,7 @@ type reader struct {
 	get, list, listKeys, secrets, versions, one *sql.Stmt
 	apps                                        *sql.Stmt
 	sweeps, due, facts                          *sql.Stmt
-	floor, slices, scan, count                  *sql.Stmt
+	floor, since, slices, scan, count           *sql.Stmt
 }
 
 func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
@@ -74,6 +74,7 @@ func newReader(ctx context.Context, dsn string, conns int) (*reader, error) {
 		{&r.facts, factsQuery},
 		{&r.floor, rotationQuery},
 		{&r.slices, slicesQuery},
+		{&r.since, sinceQuery},
 		{&r.scan, scanQuery},
 		{&r.count, countQuery},
 		{&r.one, `SELECT 1 FROM records LIMIT 1`},

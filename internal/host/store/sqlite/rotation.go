@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -10,14 +11,17 @@ import (
 
 const (
 	rotationQuery = `SELECT floor FROM rotation`
-	slicesQuery   = `SELECT slice, done, version, total, looked, refused FROM rewraps ORDER BY slice`
+	slicesQuery   = `SELECT slice, done, version, total, looked, refused, compromised, counted, keys, secrets, api_keys, tenants FROM rewraps ORDER BY slice`
+	sinceQuery    = `SELECT coalesce(min(since), 0) FROM floors WHERE version > ?`
 
-	scanQuery = `SELECT tenant, id, type, version, revision, sealed FROM records INDEXED BY names
+	scanQuery = `SELECT tenant, id, type, version, revision, "primary", hidden, sealed FROM records INDEXED BY names
 		WHERE (tenant, id, type, version) > (?, ?, ?, ?) AND tenant <= ? ORDER BY tenant, id, type, version LIMIT ?`
 
 	countQuery = `SELECT count(*) FROM records INDEXED BY names WHERE tenant BETWEEN ? AND ?`
 
 	reportQuery = `UPDATE rewraps SET done = max(done, ?2), version = ?3, total = ?4, looked = ?5, refused = ?6 WHERE slice = ?1`
+
+	leftQuery = `UPDATE rewraps SET compromised = ?2, counted = ?3, keys = ?4, secrets = ?5, api_keys = ?6, tenants = ?7 WHERE slice = ?1`
 )
 
 // Rotation returns under which versions of the DomainKey there are records.
@@ -43,7 +47,8 @@ func (r *reader) rotation(ctx context.Context, to *store.Rotation) error {
 	for rows.Next() {
 		var n int
 		var s store.Slice
-		if err := rows.Scan(&n, &s.Done, &s.Version, &s.Total, &s.Looked, &s.Refused); err != nil {
+		if err := rows.Scan(&n, &s.Done, &s.Version, &s.Total, &s.Looked, &s.Refused,
+			&s.Left.Compromised, &s.Left.Counted, &s.Left.Keys, &s.Left.Secrets, &s.Left.APIKeys, &s.Left.Tenants); err != nil {
 			return err
 		}
 		if n >= 0 && n < store.Slices {
@@ -58,17 +63,32 @@ func (r *reader) rotation(ctx context.Context, to *store.Rotation) error {
 // it returns there is no change under way that may still store such a record.
 func (s *Store) RaiseFloor(ctx context.Context, version uint32) error {
 	return s.do(ctx, 0, func(w *writer) (refusal, err error) {
-		if version <= w.floor {
+		if version < w.floor {
 			return nil, nil
 		}
 		// A transaction that is undone leaves the writer with a floor that is too high;
-		// the next one that reaches the disk is then no lower.
+		// so the same one is written again.
 		if _, err := w.setFloor.exec(int64(version)); err != nil {
 			return nil, fmt.Errorf("raise floor to version %d: %w", version, err)
 		}
 		w.floor = version
+		if _, err := w.addFloor.exec(int64(version), time.Now().UnixMilli()); err != nil {
+			return nil, fmt.Errorf("note the date of version %d: %w", version, err)
+		}
 		return nil, nil
 	})
+}
+
+// FloorSince returns when the store began to take no record under a version or an
+// earlier one, in Unix milliseconds; 0: it takes them still.
+func (s *Store) FloorSince(ctx context.Context, version uint32) (since int64, err error) {
+	if s.isClosing() {
+		return 0, store.ErrClosed
+	}
+	if err = s.reader.since.QueryRowContext(ctx, int64(version)).Scan(&since); err != nil {
+		return 0, s.readError("read the date of a floor", err)
+	}
+	return since, nil
 }
 
 // Scan returns at most limit records of a slice, hidden ones too, ordered by
@@ -98,7 +118,7 @@ func (r *reader) scanSlice(ctx context.Context, slice int, after wire.RecordID, 
 	for rows.Next() {
 		var row store.Row
 		var tenant, id []byte
-		if err := rows.Scan(&tenant, &id, &row.ID.Type, &row.ID.Version, &row.Revision, &row.Sealed); err != nil {
+		if err := rows.Scan(&tenant, &id, &row.ID.Type, &row.ID.Version, &row.Revision, &row.Primary, &row.Hidden, &row.Sealed); err != nil {
 			return nil, err
 		}
 		copy(row.ID.Tenant[:], tenant)
@@ -164,6 +184,14 @@ func (w *writer) rewrapAll(writes []wire.Write) (done int, refusal, err error) {
 func (s *Store) Report(ctx context.Context, slice int, r store.Slice) error {
 	return s.do(ctx, 0, func(w *writer) (refusal, err error) {
 		_, err = w.reportSlice.exec(int64(slice), int64(r.Done), int64(r.Version), r.Total, r.Looked, r.Refused)
+		return nil, err
+	})
+}
+
+// ReportLeft notes what is left of a slice that is to be replaced.
+func (s *Store) ReportLeft(ctx context.Context, slice int, l store.Left) error {
+	return s.do(ctx, 0, func(w *writer) (refusal, err error) {
+		_, err = w.reportLeft.exec(int64(slice), int64(l.Compromised), l.Counted, l.Keys, l.Secrets, l.APIKeys, l.Tenants)
 		return nil, err
 	})
 }

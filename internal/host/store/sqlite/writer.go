@@ -148,8 +148,8 @@ type writer struct {
 	replayed, addReplay, expireReplays stmt
 	addSweep, endSweep                 stmt
 	lastFact, factBefore, addFact      stmt
-	getFloor, setFloor                 stmt
-	rewrap, reportSlice                stmt
+	getFloor, setFloor, addFloor       stmt
+	rewrap, reportSlice, reportLeft    stmt
 }
 
 const expireQuery = `DELETE FROM replays WHERE (tenant, tag) IN
@@ -189,9 +189,11 @@ func newWriter(ctx context.Context, dsn string) (*writer, error) {
 		{&w.endSweep, `DELETE FROM sweeps WHERE tenant = ? AND revision = ?`},
 		{&w.getFloor, `SELECT floor FROM rotation`},
 		{&w.setFloor, `UPDATE rotation SET floor = ?`},
+		{&w.addFloor, `INSERT INTO floors (version, since) VALUES (?, ?) ON CONFLICT DO NOTHING`},
 		{&w.rewrap, `UPDATE records INDEXED BY names SET sealed = ?6
 			WHERE tenant = ?1 AND id = ?2 AND type = ?3 AND version = ?4 AND revision = ?5`},
 		{&w.reportSlice, reportQuery},
+		{&w.reportLeft, leftQuery},
 	} {
 		if *q.stmt, err = c.prepare(ctx, q.query); err != nil {
 			c.close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -68,6 +69,55 @@ func testRotation(t *testing.T, s Store) {
 	}
 	if got, want := rotation(t, s).Slices[3], (store.Slice{Done: 2, Version: 3}); got != want {
 		t.Errorf("slice at its next work: got %+v, want %+v", got, want)
+	}
+}
+
+func testLeft(t *testing.T, s Store) {
+	want := store.Left{Compromised: 3, Counted: 1 << 41, Keys: 5, Secrets: 6, APIKeys: 7, Tenants: 8}
+	for n := range store.Slices {
+		if left := rotation(t, s).Left(); left != (store.Left{}) || left.Any() {
+			t.Errorf("left after %d slices: got %+v, want none", n, left)
+		}
+		if err := s.ReportLeft(t.Context(), n, want); err != nil {
+			t.Fatalf("ReportLeft: got %v, want no error", err)
+		}
+	}
+	if err := s.Report(t.Context(), 3, store.Slice{Version: 4, Total: 2}); err != nil {
+		t.Fatalf("Report: got %v, want no error", err)
+	}
+	r := rotation(t, s)
+	if got, want := r.Slices[3], (store.Slice{Version: 4, Total: 2, Left: want}); got != want {
+		t.Errorf("slice: got %+v, want %+v", got, want)
+	}
+	if got, want := r.Left(), (store.Left{Compromised: 3, Counted: 1 << 41, Keys: 80, Secrets: 96, APIKeys: 112, Tenants: 128}); got != want || !got.Any() {
+		t.Errorf("left: got %+v, want %+v", got, want)
+	}
+	since := func(version uint32) int64 {
+		t.Helper()
+		ms, err := s.FloorSince(t.Context(), version)
+		if err != nil {
+			t.Fatalf("FloorSince: got %v, want no error", err)
+		}
+		return ms
+	}
+	if got := since(1); got != 0 {
+		t.Errorf("date of a floor that was never raised: got %d", got)
+	}
+	raise(t, s, 2)
+	second := since(1)
+	raise(t, s, 4)
+	raise(t, s, 2) // a lower one does nothing
+	if now := time.Now().UnixMilli(); second < now-600_000 || second > now+600_000 {
+		t.Errorf("date of the floor: got %d, now is %d", second, now)
+	}
+	if got := since(1); got != second {
+		t.Errorf("date of version 1 after another floor: got %d, want %d", got, second)
+	}
+	if two, three := since(2), since(3); two < second || three != two {
+		t.Errorf("dates of versions 2 and 3: got %d and %d, want one, not before %d", two, three, second)
+	}
+	if got := since(4); got != 0 {
+		t.Errorf("date of the current version: got %d", got)
 	}
 }
 
@@ -141,7 +191,7 @@ func testFloorAndChanges(t *testing.T, s Store) {
 func testScan(t *testing.T, s Store) {
 	far := wire.RecordID{Type: wire.Key, Tenant: wire.UUID{0xf0}, ID: wire.UUID{1}}
 	hidden := writeUnder(1, key(1, 2), 0, 1)
-	hidden.Hidden = true
+	hidden.Hidden, hidden.Primary = true, 2
 	writes := []wire.Write{writeUnder(1, app(1), 0, 1), hidden, writeUnder(1, keyVersion(1, 2, 1), 0, 1), writeUnder(1, keyVersion(1, 2, 2), 0, 1), writeUnder(1, key(2, 1), 0, 1)}
 	apply(t, s, change(append(writes, writeUnder(1, far, 0, 1))...))
 	for _, limit := range []int{1, 2, 5, 100} {
@@ -159,9 +209,7 @@ func testScan(t *testing.T, s Store) {
 			t.Fatalf("Scan in pages of %d: got %d records, want %d", limit, len(got), len(writes))
 		}
 		for i, w := range writes {
-			want := row(w)
-			want.Hidden, want.Primary = false, 0 // a scan does not tell
-			wantRow(t, got[i], want)
+			wantRow(t, got[i], row(w))
 		}
 	}
 	for slice, want := range map[int]int64{0: 5, 1: 0, 15: 1} {

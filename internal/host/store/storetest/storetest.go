@@ -46,6 +46,8 @@ type Rotations interface {
 	Count(ctx context.Context, slice int) (int64, error)
 	Rewrap(ctx context.Context, writes []wire.Write) (int, error)
 	Report(ctx context.Context, slice int, s store.Slice) error
+	ReportLeft(ctx context.Context, slice int, l store.Left) error
+	FloorSince(ctx context.Context, version uint32) (int64, error)
 }
 
 // A Reopener is a Store that can be opened again. The suite skips the tests of
@@ -97,6 +99,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"facts conflict", testFactsConflict},
 		{"facts race", testFactsRace},
 		{"rotation", testRotation},
+		{"left to be replaced", testLeft},
 		{"floor", testFloor},
 		{"floor and changes", testFloorAndChanges},
 		{"scan", testScan},

@@ -8,6 +8,12 @@ CREATE TABLE rotation (
 
 INSERT INTO rotation VALUES (1, 0);
 
+-- When the store began to take no record under an earlier version.
+CREATE TABLE floors (
+    version INTEGER NOT NULL PRIMARY KEY,
+    since   INTEGER NOT NULL -- Unix milliseconds
+);
+
 -- How far the records are wrapped anew. A slice is the tenants whose ids begin
 -- with one hexadecimal digit.
 CREATE TABLE rewraps (
@@ -16,10 +22,17 @@ CREATE TABLE rewraps (
     version INTEGER NOT NULL, -- that the numbers are about
     total   INTEGER NOT NULL, -- records in the slice
     looked  INTEGER NOT NULL, -- at so many
-    refused INTEGER NOT NULL  -- that the core did not wrap anew: deleted ones, say
+    refused INTEGER NOT NULL, -- that the core did not wrap anew: deleted ones, say
+    -- What was made under a version or an earlier one, and is still in use.
+    compromised INTEGER NOT NULL DEFAULT 0, -- the version; 0: nothing was counted yet
+    counted     INTEGER NOT NULL DEFAULT 0, -- when, in Unix milliseconds
+    keys        INTEGER NOT NULL DEFAULT 0,
+    secrets     INTEGER NOT NULL DEFAULT 0,
+    api_keys    INTEGER NOT NULL DEFAULT 0,
+    tenants     INTEGER NOT NULL DEFAULT 0 -- that have any of these
 );
 
-INSERT INTO rewraps VALUES (0, 0, 0, 0, 0, 0), (1, 0, 0, 0, 0, 0), (2, 0, 0, 0, 0, 0), (3, 0, 0, 0, 0, 0),
+INSERT INTO rewraps (slice, done, version, total, looked, refused) VALUES (0, 0, 0, 0, 0, 0), (1, 0, 0, 0, 0, 0), (2, 0, 0, 0, 0, 0), (3, 0, 0, 0, 0, 0),
     (4, 0, 0, 0, 0, 0), (5, 0, 0, 0, 0, 0), (6, 0, 0, 0, 0, 0), (7, 0, 0, 0, 0, 0), (8, 0, 0, 0, 0, 0),
     (9, 0, 0, 0, 0, 0), (10, 0, 0, 0, 0, 0), (11, 0, 0, 0, 0, 0), (12, 0, 0, 0, 0, 0), (13, 0, 0, 0, 0, 0),
     (14, 0, 0, 0, 0, 0), (15, 0, 0, 0, 0, 0);
