@@ -156,7 +156,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats, Core: core.Connected, Meter: core,
 	})
 	if settings.Metrics != "" {
-		serve, err := listenMetrics(settings.Metrics, m, stderr)
+		serve, err := listenMetrics(settings.Metrics, m, r.Exposed, stderr)
 		if err != nil {
 			return err
 		}

@@ -95,17 +95,20 @@ func (c *changing) newcomer(ctx context.Context, v *visit, waiting int, ppid, se
 
 func newDomainRemove(a *app) *cobra.Command {
 	c := &changing{door: door{app: a}}
+	var rotate bool
 	cmd := &cobra.Command{
-		Use:   "remove NAME",
+		Use:   "remove [--rotate] NAME",
 		Short: "Prepare the manifest that takes a machine out",
 		Long: `remove prepares the manifest that follows the one in force and no longer names a
 machine. Once that is in force, the programs of the machine are refused and forget
 the DomainKey at their next contact, or at the end of their lease. What somebody has
-copied out of it before is not undone: only a new DomainKey covers that.
+copied out of it before is not undone: --rotate asks for a new version of the
+DomainKey in the same manifest, which covers what is made later (see "ehsm domain
+rotate"). Where you know that the DomainKey was copied, use "ehsm domain compromise".
 ` + changeHelp + `
 
 ` + doorHelp,
-		Example: `  ehsm domain remove "node 3"`,
+		Example: `  ehsm domain remove --rotate "node 3"`,
 		Args:    args(1, 1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return c.run(cmd.Context(), func(v *visit) (*edits, string, error) {
@@ -125,10 +128,24 @@ copied out of it before is not undone: only a new DomainKey covers that.
 				if err == nil && len(s.Members) > 0 && s.Members[0].Machine == names[0] {
 					a.warn("the dkeyserver that you ask is on %s: it hands nothing out any more under that manifest", names[0])
 				}
-				return &edits{remove: []string{"settings.platforms=" + names[0]}}, "takes out " + names[0], err
+				if err != nil {
+					return nil, "", err
+				}
+				e, does := &edits{remove: []string{"settings.platforms=" + names[0]}}, "takes out "+names[0]
+				if !rotate {
+					a.warn("the DomainKey stays the same: if somebody may have had %s open, --rotate asks for a new one too, as does \"ehsm domain rotate\" later", names[0])
+					return e, does, nil
+				}
+				r, version, err := rotatedTo(&v.state.Settings)
+				if err != nil {
+					return nil, "", err
+				}
+				e.set = r.set
+				return e, fmt.Sprintf("%s and asks for version %d of the DomainKey", does, version), nil
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "ask for a new version of the DomainKey as well")
 	c.flags(cmd.Flags())
 	return cmd
 }

@@ -25,16 +25,43 @@ func TestRecordsText(t *testing.T) {
 		{"nobody tells", overview.Rewrap{}, false, rotated(2), "not under version 2 yet: it is given to all programs first"},
 		{"given out", overview.Rewrap{Floor: 2, Done: 2}, true, rotated(3), "not under version 3 yet: it is given to all programs first"},
 		{"begun", overview.Rewrap{Floor: 2, Total: 400, Looked: 99}, true, rotated(2),
-			"[#####...................]  24 % wrapped under version 2, 99 of about 400 (by the word of the managers)"},
+			"[#####...................]  24 % wrapped under version 2, 99 of 400 records (by the word of the managers)"},
+		{"many", overview.Rewrap{Floor: 2, Total: 12001234, Looked: 1000}, true, rotated(2),
+			"[........................]   0 % wrapped under version 2, 1,000 of 12,001,234 records (by the word of the managers)"},
 		{"no records", overview.Rewrap{Floor: 2}, true, rotated(2),
-			"[........................]   0 % wrapped under version 2, 0 of about 0 (by the word of the managers)"},
+			"[........................]   0 % wrapped under version 2, 0 of 0 records (by the word of the managers)"},
 		{"more than there were", overview.Rewrap{Floor: 2, Total: 10, Looked: 20}, true, rotated(2),
-			"[########################] 100 % wrapped under version 2, 20 of about 10 (by the word of the managers)"},
+			"[########################] 100 % wrapped under version 2, 20 of 10 records (by the word of the managers)"},
 		{"done", overview.Rewrap{Floor: 2, Done: 2, Total: 9, Looked: 9}, true, rotated(2), "all wrapped under version 2"},
 		{"done but for some", overview.Rewrap{Floor: 2, Done: 2, Total: 9, Looked: 9, Refused: 4}, true, rotated(2),
 			"all wrapped under version 2, but for 4 that are refused, such as those of keys that were deleted"},
 	} {
 		if got := recordsText(tt.r, tt.told, tt.s); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestLeftText(t *testing.T) {
+	leaked := rotated(3)
+	leaked.DomainKey.Compromised = []uint32{1, 2}
+	for _, tt := range []struct {
+		name string
+		r    overview.Rewrap
+		told bool
+		s    *manifest.Settings
+		want string
+	}{
+		{"no leak", overview.Rewrap{Floor: 2, Compromised: 1, Keys: 1}, true, rotated(3), ""},
+		{"nobody tells", overview.Rewrap{}, false, leaked, "not counted yet: when all records are wrapped anew"},
+		{"counted for another leak", overview.Rewrap{Compromised: 1, Keys: 5}, true, leaked, "not counted yet: when all records are wrapped anew"},
+		{"all kinds", overview.Rewrap{Compromised: 2, Keys: 12, Secrets: 3, APIKeys: 4, Tenants: 5}, true, leaked,
+			"12 keys, 3 secrets, 4 API keys in 5 tenants (by the word of the managers)"},
+		{"one", overview.Rewrap{Compromised: 2, APIKeys: 1, Tenants: 1}, true, leaked, "1 API key in 1 tenant (by the word of the managers)"},
+		{"many", overview.Rewrap{Compromised: 2, Keys: 100000, Tenants: 1000}, true, leaked, "100,000 keys in 1,000 tenants (by the word of the managers)"},
+		{"nothing", overview.Rewrap{Compromised: 2}, true, leaked, "nothing: all that was made under version 2 or before is replaced (by the word of the managers)"},
+	} {
+		if got := leftText(tt.r, tt.told, tt.s); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}

@@ -67,9 +67,9 @@ func newDomainCompromise(a *app) *cobra.Command {
 of the DomainKey, and all below it that are not forgotten, as one that somebody else
 may have, and asks for a new one where the version is the current one. All records are wrapped
 anew then, but who had the old version and a copy of the database has read the keys
-themselves: every customer key that was made under a marked version is to be rotated or
-replaced by its owner, and every tenant's API key. "ehsm domain status" shows how many
-records are left. Then remove what leaked (ehsm domain remove), and forget the
+themselves: every key, secret and API key of customers that was made under a marked
+version, or before, is to be replaced by its owner. "ehsm domain status" shows how many
+are left, and /compromised beside the /metrics of a manager which. Then remove what leaked (ehsm domain remove), and forget the
 version.
 ` + changeHelp + `
 
@@ -186,7 +186,7 @@ func (c *changing) unneeded(ctx context.Context, v *visit, version uint32, force
 	case r.Done <= version:
 		return withHint(fmt.Errorf("records may still need version %d: all are done up to version %d only", version, r.Done), hint)
 	case r.Refused > 0:
-		c.app.warn("%d records are not wrapped anew, such as those of keys that were deleted; they are lost with the version", r.Refused)
+		c.app.warn("%s not wrapped anew, such as those of keys that were deleted; what is so is lost with the version", countText(r.Refused, "record"))
 	}
 	for i := range s.Members {
 		if m := &s.Members[i]; m.State != overview.Removed && m.DomainKey <= version {

@@ -135,6 +135,9 @@ func (v *statusView) text() string {
 	if text := recordsText(v.records, v.told, v.settings); text != "" {
 		line("records", "%s", text)
 	}
+	if text := leftText(v.records, v.told, v.settings); text != "" {
+		line("left to be replaced", "%s", text)
+	}
 	if v.Facts != nil {
 		line("disabled, deleted", "%s", factsText(v.Facts))
 	}

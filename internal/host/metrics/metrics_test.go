@@ -45,7 +45,8 @@ func sources() Sources {
 func rotation() store.Rotation {
 	r := store.Rotation{Floor: 49}
 	for i := range r.Slices {
-		r.Slices[i] = store.Slice{Done: uint32(20 - i), Version: 49, Total: 100, Looked: 10, Refused: 1}
+		r.Slices[i] = store.Slice{Done: uint32(20 - i), Version: 49, Total: 100, Looked: 10, Refused: 1,
+			Left: store.Left{Compromised: 45, Counted: 91000, Keys: 5, Secrets: 6, APIKeys: 7, Tenants: 8}}
 	}
 	return r
 }
@@ -94,6 +95,8 @@ func TestReadings(t *testing.T) {
 		"ehsm_facts_entries": "71", "ehsm_facts_known": "72", "ehsm_facts_records": "73", "ehsm_facts_records_limit": "74",
 		"ehsm_domainkey_version": "47", "ehsm_domainkey_floor": "49", "ehsm_rewrap_done": "5", "ehsm_rewrap_records": "1600",
 		"ehsm_rewrap_looked": "160", "ehsm_rewrap_refused": "16", "ehsm_rewrapped_total": "48",
+		"ehsm_exposed_version": "45", "ehsm_exposed_keys": "80", "ehsm_exposed_secrets": "96", "ehsm_exposed_api_keys": "112",
+		"ehsm_exposed_tenants": "128", "ehsm_exposed_counted_seconds": "91",
 		"ehsm_store_stored_total": "11", "ehsm_store_conflicts_total": "12", "ehsm_store_replayed_total": "13",
 		"ehsm_store_failed_total": "14", "ehsm_store_repeated_total": "15", "ehsm_store_batches_total": "16",
 		"ehsm_store_waiting": "17", "ehsm_store_connections": "18", "ehsm_store_connections_busy": "19", "ehsm_store_bytes": "20",

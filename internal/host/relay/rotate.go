@@ -19,6 +19,9 @@ type Rotator interface {
 	// RaiseFloor has the store take no record under a version below one, and waits
 	// for changes that may still store some.
 	RaiseFloor(ctx context.Context, version uint32) error
+	// FloorSince returns when the store began to take no record under a version or an
+	// earlier one, in Unix milliseconds; 0: it takes them still.
+	FloorSince(ctx context.Context, version uint32) (int64, error)
 	Slicer
 }
 
@@ -32,6 +35,8 @@ type Slicer interface {
 	Rewrap(ctx context.Context, writes []wire.Write) (int, error)
 	// Report notes how far a slice is.
 	Report(ctx context.Context, slice int, s store.Slice) error
+	// ReportLeft notes what is to be replaced after a leak.
+	ReportLeft(ctx context.Context, slice int, l store.Left) error
 }
 
 // Periods and bounds of a rotation of the DomainKey.
@@ -76,6 +81,9 @@ func (r *Relay) tell(ctx context.Context) error {
 		return nil
 	}
 	p := wire.Progress{Floor: at.Floor, Done: at.Done(), Total: uint64(at.Total()), Looked: uint64(at.Looked()), Refused: uint64(at.Refused())}
+	if l := at.Left(); l.Compromised != 0 {
+		p.Compromised, p.Keys, p.Secrets, p.APIKeys, p.Tenants = l.Compromised, uint64(l.Keys), uint64(l.Secrets), uint64(l.APIKeys), uint64(l.Tenants)
+	}
 	t := &r.rotation.told
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -130,9 +138,24 @@ func (r *Relay) rotate(ctx context.Context, st Rotator) error {
 	version := info.DomainKey
 	// No record was ever wrapped under less than version 1. Below the floor this
 	// core is behind others, which do the work.
-	if version < 2 || version < at.Floor || at.Done() >= version {
+	if version < 2 || version < at.Floor {
 		return nil
 	}
+	if at.Done() < version {
+		if err := r.follows(ctx, st, version, &at); err != nil {
+			return err
+		}
+	}
+	last := r.rotation.last.Load()
+	if info.Compromised == 0 || last.Done() < version {
+		return nil
+	}
+	return r.count(ctx, st, info.Compromised, last)
+}
+
+// follows has all records wrapped under a version, and no more written under
+// earlier ones.
+func (r *Relay) follows(ctx context.Context, st Rotator, version uint32, at *store.Rotation) error {
 	if err := st.RaiseFloor(ctx, version); err != nil {
 		return err
 	}
@@ -140,7 +163,7 @@ func (r *Relay) rotate(ctx context.Context, st Rotator) error {
 		r.opts.Log.InfoContext(ctx, "records are wrapped anew", "version", version)
 	}
 	r.rotation.raise(version)
-	return r.rewrap(ctx, st, version, &at)
+	return r.rewrap(ctx, st, version, at)
 }
 
 // rewrap goes through the slices that are not done. Each is a node's alone, so that
@@ -149,6 +172,9 @@ func (r *Relay) rewrap(ctx context.Context, st Rotator, version uint32, at *stor
 	core, ok := r.core.(wire.Rewrapper)
 	if !ok {
 		return errors.New("the core wraps no records anew")
+	}
+	if ready, err := r.measure(ctx, st, version, at); !ready || err != nil {
+		return err
 	}
 	for n := range store.Slices {
 		if at.Slices[n].Done >= version || ctx.Err() != nil {
@@ -160,9 +186,13 @@ func (r *Relay) rewrap(ctx context.Context, st Rotator, version uint32, at *stor
 				return err
 			}
 			w := rewrapping{relay: r, core: core, store: st, slice: n, version: version}
+			w.at = store.Slice{Version: version, Total: now.Slices[n].Total}
 			return w.run(ctx)
 		})
-		if e != nil {
+		switch {
+		case errors.Is(e, errOvertaken) || errors.Is(e, store.ErrFloor):
+			return err // the next look begins with the later version
+		case e != nil:
 			err = errors.Join(err, fmt.Errorf("slice %x: %w", n, e))
 		}
 	}
@@ -176,6 +206,42 @@ func (r *Relay) rewrap(ctx context.Context, st Rotator, version uint32, at *stor
 		err = errors.Join(err, r.tell(ctx))
 	}
 	return err
+}
+
+// measure counts the records of all slices before there is work on one, so that
+// operators see how much it will be. false: another node is at it, or has a later
+// version.
+func (r *Relay) measure(ctx context.Context, st Rotator, version uint32, at *store.Rotation) (ready bool, err error) {
+	measured := func(at *store.Rotation) bool {
+		for _, s := range at.Slices {
+			if s.Version < version {
+				return false
+			}
+		}
+		return true
+	}
+	if measured(at) {
+		return true, nil
+	}
+	return alone(ctx, st, "rewrap", func(ctx context.Context) error {
+		now, err := st.Rotation(ctx)
+		if err != nil || measured(&now) {
+			return err
+		}
+		for n, s := range now.Slices {
+			if s.Version >= version {
+				continue
+			}
+			total, err := st.Count(ctx, n)
+			if err != nil {
+				return err
+			}
+			if err := st.Report(ctx, n, store.Slice{Version: version, Total: total}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // A rewrapping is the work on one slice.
@@ -192,14 +258,6 @@ type rewrapping struct {
 // run wraps the records of the slice anew. What is done already is passed over, so
 // that work which was broken off goes on.
 func (w *rewrapping) run(ctx context.Context) error {
-	total, err := w.store.Count(ctx, w.slice)
-	if err != nil {
-		return err
-	}
-	w.at = store.Slice{Version: w.version, Total: total}
-	if err := w.report(ctx); err != nil {
-		return err
-	}
 	told := time.Now()
 	pages := 0
 	for after := (wire.RecordID{}); ; {
@@ -285,6 +343,9 @@ func (w *rewrapping) step(ctx context.Context, due []wire.Ref) error {
 		}
 		switch {
 		case a.Kind == wire.Final:
+			if err := w.overtaken(finish); err != nil {
+				return errors.Join(err, w.relay.record(finish, &a.Audit))
+			}
 			w.at.Refused += int64(len(due))
 			return w.relay.record(finish, &a.Audit)
 		case a.Kind == wire.Pending:
@@ -302,6 +363,21 @@ func (w *rewrapping) step(ctx context.Context, due []wire.Ref) error {
 			return errVersion
 		}
 	}
+}
+
+// errOvertaken says that the core wraps under a later version by now: the records
+// are not refused, the work begins again with that one.
+var errOvertaken = errors.New("another version of the DomainKey has come meanwhile")
+
+func (w *rewrapping) overtaken(ctx context.Context) error {
+	info, err := w.relay.core.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("ask core for its DomainKey version: %w", err)
+	}
+	if info.DomainKey != w.version {
+		return errOvertaken
+	}
+	return nil
 }
 
 // put stores what the core returned, and tells it.

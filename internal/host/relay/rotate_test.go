@@ -35,6 +35,7 @@ type rotatingStore struct {
 	alone   map[string]bool // work of another node
 	rewraps int
 	fail    error // of the next Rewrap
+	since   int64 // date of the floor
 }
 
 func (s *rotatingStore) Apply(ctx context.Context, c store.Change) error {
@@ -107,9 +108,25 @@ func (s *rotatingStore) Rewrap(_ context.Context, writes []wire.Write) (n int, e
 func (s *rotatingStore) Report(_ context.Context, slice int, r store.Slice) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.Done = max(r.Done, s.at.Slices[slice].Done)
+	r.Done, r.Left = max(r.Done, s.at.Slices[slice].Done), s.at.Slices[slice].Left
 	s.at.Slices[slice] = r
 	return nil
+}
+
+func (s *rotatingStore) ReportLeft(_ context.Context, slice int, l store.Left) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at.Slices[slice].Left = l
+	return nil
+}
+
+func (s *rotatingStore) FloorSince(_ context.Context, version uint32) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at.Floor <= version {
+		return 0, nil
+	}
+	return s.since, nil
 }
 
 func (s *rotatingStore) Alone(ctx context.Context, name string, work func(context.Context) error) (bool, error) {
@@ -126,8 +143,9 @@ func (s *rotatingStore) Alone(ctx context.Context, name string, work func(contex
 type rotatingCore struct {
 	*fakeCore
 	version uint32 // current one
-	lacks   int    // questions until it has that
-	steps   []int  // records of each step
+	leaked  uint32
+	lacks   int   // questions until it has that
+	steps   []int // records of each step
 	heard   []wire.Progress
 }
 
@@ -141,7 +159,7 @@ func (c *rotatingCore) Hear(_ context.Context, p wire.Progress) error {
 func (c *rotatingCore) Info(context.Context) (wire.Info, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return wire.Info{DomainKey: c.version}, nil
+	return wire.Info{DomainKey: c.version, Compromised: c.leaked}, nil
 }
 
 // Call writes under its version, or a higher one that the call names.
