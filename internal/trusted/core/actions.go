@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/api/canon"
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -17,6 +18,7 @@ type action struct {
 	named         bool // the payload must name the action
 	owner         bool // for owners alone
 	discloses     bool // hands out a stored secret: durable audit
+	admin         bool // for administrators, and not for tenants
 	members       []member
 	run           func(*request) (result, error)
 	storage       string // message when the store fails, "" for the general one
@@ -88,6 +90,7 @@ func actions() map[string]*action {
 	}
 	table = append(table, secretActions()...)
 	table = append(table, quoteActions()...)
+	table = append(table, adminActions()...)
 	table = append(table, credentialActions()...)
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
@@ -105,6 +108,11 @@ func (x *request) execute() (result, error) {
 			return result{}, errAPI() // whatever the signature
 		}
 		return x.unsigned()
+	case api.EnrollFinish:
+		if x.call.Get {
+			return result{}, errAPI()
+		}
+		return x.enrollFinish()
 	}
 	x.action = x.core.actions[x.call.Action]
 	if err := x.unseal(); err != nil {
@@ -118,6 +126,9 @@ func (x *request) execute() (result, error) {
 		return result{}, err
 	}
 	if x.action == nil || x.call.Get {
+		return result{}, errAPI()
+	}
+	if x.action.admin != (x.tenant == wire.UUID{}) { // check: admin-actions
 		return result{}, errAPI()
 	}
 	if err := x.allowed(v); err != nil {

@@ -85,7 +85,7 @@ func (x *request) authenticate() (canon.Value, error) {
 	var entry *cached[*openApp]
 	tenant, idErr := wire.ParseUUID(e.appID)
 	if idErr == nil {
-		if entry, err = x.loadApp(tenant); err != nil {
+		if entry, err = x.loadTenant(tenant); err != nil {
 			return canon.Value{}, err
 		}
 		if entry != nil {

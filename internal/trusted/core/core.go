@@ -42,6 +42,7 @@ type Limits struct {
 	Facts            int // records that negative facts are about, about 80 bytes each; default 4,194,304
 	Sessions         int // opened import sessions; default 1024
 	Policies         int // opened quote policies; default 4096
+	Tokens           int // opened enrollment tokens; default 1024
 	Platforms        int // kinds of platforms whose newest collateral is remembered; default 1024
 	Failures         int // keys whose failed PKCS#1 v1.5 decryptions of a minute are counted; default 16384
 	Pending          int // answers whose writes are being stored; default 4096
@@ -63,6 +64,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Facts, 1024, 4<<20)
 	set(&l.Sessions, 16, 1024)
 	set(&l.Policies, 16, 4096)
+	set(&l.Tokens, 16, 1024)
 	set(&l.Platforms, 16, 1024)
 	set(&l.Failures, 1024, 16384)
 	set(&l.Pending, 16, 4096)
@@ -77,10 +79,13 @@ type Config struct {
 	Settings manifest.Settings // of the domain's last manifest; see Core.Update for a later one
 	Manifest uint64            // its version
 	Date     time.Time         // of that manifest; no earlier time is taken for the present
-	Limits   Limits
-	Version  string           // of the program, shown by GetVersion
-	GitSHA   string           // commit, shown by GetVersion
-	Clock    func() time.Time // the host's clock; nil: time.Now
+	// Administrator is the first one, whom the domain's genesis names and no later
+	// manifest changes; the zero value: there is none.
+	Administrator manifest.Person
+	Limits        Limits
+	Version       string           // of the program, shown by GetVersion
+	GitSHA        string           // commit, shown by GetVersion
+	Clock         func() time.Time // the host's clock; nil: time.Now
 	// Wanted is told of a version of the DomainKey that Keys lacks and that a record or
 	// the manifest names. It must not block; it may be called for each request. nil: nobody is.
 	Wanted func(version uint32)
@@ -117,6 +122,8 @@ type Core struct {
 	values     *cache[sealedValue]
 	sessions   *cache[*openSession]
 	policies   *cache[record.QuotePolicy]
+	tokens     *cache[record.Token]
+	domainApp  *cached[*openApp] // until there is a record of it; nil: the genesis names no administrator
 	generators *generators
 	failures   *failures
 	limiter    *limiter
@@ -166,6 +173,7 @@ func New(cfg Config) (*Core, error) {
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
 	c.uses, c.started = newUses(4*l.Apps), c.clock.micros()/1000
 	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
+	c.tokens = newCache[record.Token](l.Tokens, c.seen)
 	first, err := newTerms(&cfg.Settings, cfg.Manifest, c.floors)
 	if err != nil {
 		return nil, err
@@ -185,6 +193,9 @@ func New(cfg Config) (*Core, error) {
 		return nil, err
 	}
 	if c.reply, err = newReplyKey(); err != nil {
+		return nil, err
+	}
+	if c.domainApp, err = newDomainApp(cfg.Administrator); err != nil {
 		return nil, err
 	}
 	c.info = wire.Info{

@@ -1,7 +1,9 @@
 package core
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -32,6 +34,7 @@ type domain struct {
 	keys     *domainkey.Keyring
 	state    *manifest.State
 	settings manifest.Settings // of state, unless a test says otherwise
+	frank    manifest.Person   // the first administrator
 }
 
 func newDomain(t testing.TB) domain {
@@ -57,13 +60,13 @@ func newDomainAt(t testing.TB, created time.Time) domain {
 	if d.keys, d.state, err = domainkey.Open(d.dir, p, secret.NewHeap()); err != nil {
 		t.Fatal(err)
 	}
-	d.settings = d.state.Settings
+	d.settings, d.frank = d.state.Settings, manifest.Person{Name: "frank", Key: adminKey("frank").Public().(ed25519.PublicKey)}
 	return d
 }
 
 func (d domain) start(t testing.TB, h *host, l Limits) *Core {
 	t.Helper()
-	c, err := New(Config{Platform: d.platform, Keys: d.keys, Settings: d.settings, Date: d.state.Date, Limits: l, Version: "test", Clock: func() time.Time { return h.now }})
+	c, err := New(Config{Platform: d.platform, Keys: d.keys, Settings: d.settings, Administrator: d.frank, Date: d.state.Date, Limits: l, Version: "test", Clock: func() time.Time { return h.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,13 +250,19 @@ func (h *host) list(q wire.Query) (refs []wire.Ref) {
 	h.mu.Lock()
 	var ids []wire.RecordID
 	for id, w := range h.rows {
-		if id.Type == q.Type && id.Tenant == q.Tenant && !w.Hidden {
+		if q.Type == wire.App && id.Type == wire.App && bytes.Compare(id.ID[:], q.ID[:]) > 0 && !w.Hidden {
+			ids = append(ids, id)
+		} else if id.Type == q.Type && id.Tenant == q.Tenant && !w.Hidden && id.Type != wire.App {
 			if q.ID == (wire.UUID{}) || q.ID == id.ID && id.Version > q.After {
 				ids = append(ids, id)
 			}
 		}
 	}
 	h.mu.Unlock()
+	slices.SortFunc(ids, func(a, b wire.RecordID) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	if q.Type == wire.App && len(ids) > q.Limit {
+		ids = ids[:q.Limit]
+	}
 	for _, id := range ids {
 		refs = append(refs, h.ref(id, true))
 	}

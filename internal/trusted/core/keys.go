@@ -189,20 +189,7 @@ func (x *request) deleteAllKey() (result, error) {
 // writeApp adds the app record to the writes, with the texts of its API keys. A
 // sweep writes its generation into the keys later.
 func (x *request) writeApp(next record.App, texts []secret.Bytes, sweep bool) error {
-	next.Modified = x.millis()
-	revision := x.app.revision + 1
-	sealed, err := record.SealApp(x.core.keys, record.Header{ID: x.app.id, Revision: revision}, next, texts)
-	if err != nil {
-		return errInternal("seal app")
-	}
-	w := wire.Write{ID: x.app.id, Expected: x.app.revision, Revision: revision, Sweep: sweep, Sealed: sealed}
-	x.write(w)
-	opened, err := newOpenApp(next, texts)
-	if err != nil {
-		return errInternal("open app")
-	}
-	x.onStored = append(x.onStored, func() { x.core.apps.put(w.ID, w.Revision, w.Tag(), opened) })
-	return nil
+	return x.replaceApp(x.app, next, texts, sweep)
 }
 
 // listKey lists the tenant's keys, oldest first. The host answers the query and

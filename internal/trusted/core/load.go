@@ -183,13 +183,15 @@ func appID(tenant wire.UUID) wire.RecordID {
 }
 
 func (x *request) loadApp(tenant wire.UUID) (*cached[*openApp], error) {
-	return load(x, x.core.apps, appID(tenant), func(h record.Header, sealed []byte) (*openApp, error) {
-		a, texts, err := record.OpenApp(x.core.keys, h, sealed)
-		if err != nil {
-			return nil, err
-		}
-		return newOpenApp(a, texts)
-	})
+	return load(x, x.core.apps, appID(tenant), x.core.openApp)
+}
+
+func (c *Core) openApp(h record.Header, sealed []byte) (*openApp, error) {
+	a, texts, err := record.OpenApp(c.keys, h, sealed)
+	if err != nil {
+		return nil, err
+	}
+	return newOpenApp(a, texts)
 }
 
 // keyRecord names a key of the request's tenant. A text that is no UUID names
