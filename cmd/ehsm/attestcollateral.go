@@ -175,7 +175,7 @@ func (a *app) fetchOwn(ctx context.Context, form, out string) error {
 	if err != nil {
 		return err
 	}
-	client, err := a.client()
+	client, err := a.plainClient()
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type serviceFlags struct {
 	evidenceFlags
 	domain   string
 	allowSim bool
+	pin      bool
 }
 
 // A serviceAnswer is what attest verify says of a service.
@@ -65,11 +66,14 @@ func (a *app) verifyService(ctx context.Context, f serviceFlags) error {
 		return err
 	}
 	f.domain = cmp.Or(f.domain, a.domainOf(cfg.URL))
+	if f.pin && (f.policy == "" || f.policy == "-" || f.domain == "") {
+		return withHint(usagef("--pin needs a --policy file and a --domain"), "what they say is what later requests are sealed to")
+	}
 	v, err := a.verifier(ctx, f)
 	if err != nil {
 		return err
 	}
-	client, err := a.client()
+	client, err := a.plainClient()
 	if err != nil {
 		return err
 	}
@@ -88,7 +92,10 @@ func (a *app) verifyService(ctx context.Context, f serviceFlags) error {
 	if err := a.emit(out, out.text()); err != nil {
 		return err
 	}
-	return out.err()
+	if err := out.err(); err != nil || !f.pin {
+		return err
+	}
+	return a.pin(cfg.URL, f)
 }
 
 // verifier reads what the flags name.

@@ -67,7 +67,9 @@ wanted: does the policy accept this enclave or guest, on this machine, with this
 A service is asked with a fresh challenge, without credentials and before anything
 secret is sent to it; --domain says whose keys it must have. What it answers with
 must be made for this challenge. Collateral is asked of it too, as all of that is
-signed, unless --collateral names a file.
+signed, unless --collateral names a file. With --pin, a service of your profile that policy
+and domain accept is remembered with both: from then on requests are encrypted to
+cores that they accept, so that the host of the service does not read them.
 
 An enclave binds 64 bytes of its own, REPORTDATA, into its quote: that is what
 makes it fresh, and of the peer that one talks to. Of a file, --report-data
@@ -76,10 +78,14 @@ compares them.
 Exit code 0: yes to all that was asked.`,
 		Example: `  ehsm attest verify --allow-sim                      # of ehsm dev
   ehsm attest verify --url https://kms.example:9000 --policy policy.json --domain $DOMAIN
+  ehsm attest verify --policy policy.json --domain $DOMAIN --pin
   ehsm attest verify quote.bin --collateral collateral.json --policy policy.json
   ehsm attest verify quote.hex --collateral bundle.bin --at 2025-06-25 --output json`,
 		Args: args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.pin && len(args) != 0 {
+				return usagef("--pin is for services")
+			}
 			if len(args) == 0 {
 				return a.verifyService(cmd.Context(), f)
 			}
@@ -91,6 +97,7 @@ Exit code 0: yes to all that was asked.`,
 	cmd.Flags().StringVar(&f.reportData, "report-data", "", "`bytes` that the quote must bind, 128 hex digits")
 	cmd.Flags().StringVar(&f.domain, "domain", "", "`id` that the service's domain must have, 64 hex digits")
 	cmd.Flags().BoolVar(&f.allowSim, "allow-sim", false, "accept a simulated platform, which protects nothing, for tests")
+	cmd.Flags().BoolVar(&f.pin, "pin", false, "keep domain and policy in the profile and seal its requests")
 	return cmd
 }
 

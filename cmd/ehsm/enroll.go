@@ -71,7 +71,7 @@ func (a *app) register(ctx context.Context) (profile, error) {
 	if err != nil {
 		return profile{}, err
 	}
-	client, err := a.client()
+	client, err := a.plainClient()
 	if err != nil {
 		return profile{}, err
 	}

@@ -55,6 +55,7 @@ type app struct {
 	url         string
 	caFile      string
 	fingerprint string
+	plain       bool
 	output      string
 }
 
@@ -81,7 +82,9 @@ These variables take precedence over the profile, and flags over them:
   EHSM_INSECURE      1: any certificate and plain http; loopback addresses only
   EHSM_APPID, EHSM_APIKEY   credentials, both or none
 
-Every result is checked to come from the core in the TEE. Exit codes: 0 done,
+Every result is checked to come from the core in the TEE. With a profile that has a
+domain and a policy ("ehsm attest verify --pin") the core is verified first, and
+requests are encrypted to it. Exit codes: 0 done,
 1 failed, 2 wrong usage.`,
 		Example: `  ehsm dev                                    # in one terminal
   KEY=$(ehsm key create)                      # in another
@@ -94,6 +97,7 @@ Every result is checked to come from the core in the TEE. Exit codes: 0 done,
 	flags.StringVar(&a.url, "url", "", "address of the service, https://`host:port`")
 	flags.StringVar(&a.caFile, "ca-file", "", "PEM `file` of the roots that vouch for the server")
 	flags.StringVar(&a.fingerprint, "fingerprint", "", "`SHA-256` of the server's certificate in hex")
+	flags.BoolVar(&a.plain, "plain", false, "do not seal requests: the host of the service reads them")
 	flags.StringVar(&a.output, "output", outputText, "form of the results, `text or json`")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {

@@ -34,6 +34,7 @@ type profile struct {
 	CAFile      string     `yaml:"ca_file,omitempty"`
 	Insecure    bool       `yaml:"insecure,omitempty"`
 	Domain      string     `yaml:"domain,omitempty"` // id that attest verify expects
+	Policy      string     `yaml:"policy,omitempty"` // file; with Domain: what cores requests are sealed to
 	AppID       string     `yaml:"appid,omitempty"`
 	APIKey      storedAKey `yaml:"apikey,omitempty"`
 }

@@ -101,9 +101,23 @@ func (a *app) insecure() (bool, error) {
 	return on, nil
 }
 
-// client returns a client as the settings say, with a warning if it does not
-// authenticate the server.
+// client returns a client as the settings say, which seals its requests if the
+// profile pins domain and policy.
 func (a *app) client() (*ehsm.Client, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.plainClient()
+	if err != nil {
+		return nil, err
+	}
+	return a.seal(c, cfg.URL)
+}
+
+// plainClient returns a client for what is not sealed, with a warning if it does not
+// authenticate the server.
+func (a *app) plainClient() (*ehsm.Client, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ func newVersion(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := api.GetVersionResult{Version: api.Version, GitSHA: api.Commit()}
 			if server {
-				client, err := a.client()
+				client, err := a.plainClient()
 				if err != nil {
 					return err
 				}
