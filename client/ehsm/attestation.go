@@ -107,10 +107,8 @@ func (c *Client) verdict(raw []byte, nonce []byte) (res api.VerifyQuoteResult, e
 	if err != nil {
 		return res, fmt.Errorf("%w: %w", ErrReply, err)
 	}
-	mac := hmac.New(sha256.New, c.apiKey.get().text)
-	mac.Write(tree.Without("sign").AppendCanonicalObject(nil, canon.Skipping))
 	switch {
-	case !hmac.Equal(mac.Sum(nil), res.Sign):
+	case c.pair == nil && !hmac.Equal(c.verdictMAC(tree), res.Sign): // a key pair's is under the reply's signature
 		return res, ErrVerdict
 	case !res.Result || !bytes.Equal(res.Nonce, nonce):
 		return res, fmt.Errorf("%w: it is not the answer to this request", ErrVerdict)
@@ -118,6 +116,13 @@ func (c *Client) verdict(raw []byte, nonce []byte) (res api.VerifyQuoteResult, e
 		return res, fmt.Errorf("%w: no mr_enclave or mr_signer", ErrReply)
 	}
 	return res, nil
+}
+
+// verdictMAC is what the service signs a verdict with for the holder of an API key.
+func (c *Client) verdictMAC(tree canon.Value) []byte {
+	mac := hmac.New(sha256.New, c.apiKey.get().text)
+	mac.Write(tree.Without("sign").AppendCanonicalObject(nil, canon.Skipping))
+	return mac.Sum(nil)
 }
 
 // A QuotePolicy says which enclave the quotes of VerifyQuote must be of.

@@ -125,10 +125,21 @@ func (c *Client) attempt(ctx context.Context, action string, payload []byte) ([]
 		}
 		return d.body, fmt.Errorf("%w: no header %s", ErrReplySignature, api.ReplySignatureHeader)
 	}
-	if !api.VerifyReplySignature(&c.apiKey.get().reply, &req.mac, action, d.body, d.signature) {
-		return d.body, ErrReplySignature
+	if err := c.verifyReply(ctx, &req, action, d.body, d.signature); err != nil {
+		return d.body, err
 	}
 	return d.body, refusal(d.body, false)
+}
+
+// verifyReply checks the core's signature of a reply.
+func (c *Client) verifyReply(ctx context.Context, req *signed, action string, body []byte, header string) error {
+	if c.pair != nil {
+		return c.pair.verify(ctx, &req.mac, action, body, header)
+	}
+	if !api.VerifyReplySignature(&c.apiKey.get().reply, &req.mac, action, body, header) {
+		return ErrReplySignature
+	}
+	return nil
 }
 
 // refusal returns the error of an envelope, nil if it is a success.

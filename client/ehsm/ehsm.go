@@ -23,6 +23,9 @@
 // client seals its requests (Sealed; package attested), and both can refuse service: a refusal that the core could not sign is an error
 // for which IsUnauthenticated is true.
 //
+// A tenant may have several credentials: API keys, which RotateAPIKey replaces, and
+// key pairs (WithKeyPair), for which the replies are signed by the core's instance.
+//
 // Enroll and Version are not authenticated by anything but TLS.
 package ehsm
 
@@ -75,6 +78,7 @@ type Client struct {
 	base    string // with the path, without the query
 	appID   string
 	apiKey  APIKey
+	pair    *keyPair // instead of apiKey
 	timeout time.Duration
 	http    *http.Client
 	now     func() time.Time
@@ -139,7 +143,7 @@ func parseURL(text string) (*url.URL, error) {
 // seals as c does.
 func (c *Client) With(cred Credentials) *Client {
 	other := *c
-	other.appID, other.apiKey = cred.AppID, cred.APIKey
+	other.appID, other.apiKey, other.pair = cred.AppID, cred.APIKey, nil
 	return &other
 }
 

@@ -21,7 +21,7 @@ var ErrNoCredentials = errors.New("no credentials: enroll first")
 // A signed request is usable once; signing again draws a new nonce.
 type signed struct {
 	body []byte
-	mac  [32]byte
+	mac  [32]byte // of a key pair's, SHA-256 of what is signed
 }
 
 // Sign returns the body of a POST request for the action: payload, a JSON object
@@ -36,18 +36,22 @@ func (c *Client) Sign(action string, payload []byte) ([]byte, error) {
 }
 
 func (c *Client) sign(action string, payload []byte) (s signed, err error) {
-	if c.apiKey.IsZero() {
+	if c.apiKey.IsZero() && c.pair == nil {
 		return s, ErrNoCredentials
 	}
 	if payload, err = addAction(action, payload); err != nil {
 		return s, err
 	}
-	body, err := json.Marshal(api.Request{
+	req := api.Request{
 		AppID:     c.appID,
 		Nonce:     rand.Text(), // at least 128 bits
 		Payload:   payload,
 		Timestamp: strconv.FormatInt(c.now().UnixMilli(), 10),
-	})
+	}
+	if c.pair != nil {
+		req.Credential = c.pair.ID
+	}
+	body, err := json.Marshal(req)
 	if err != nil {
 		return s, fmt.Errorf("encode request: %w", err)
 	}
@@ -57,11 +61,24 @@ func (c *Client) sign(action string, payload []byte) (s signed, err error) {
 	if err != nil {
 		return s, fmt.Errorf("read payload: %w", err)
 	}
-	mac := hmac.New(sha256.New, c.apiKey.get().text)
-	mac.Write(tree.AppendCanonical(nil, canon.Skipping))
-	mac.Sum(s.mac[:0])
-	s.body = append(body[:len(body)-len(`"}`)], base64.StdEncoding.EncodeToString(s.mac[:])+`"}`...)
+	signature, err := c.signRequest(&s, tree.AppendCanonical(nil, canon.Skipping))
+	if err != nil {
+		return s, fmt.Errorf("sign request: %w", err)
+	}
+	s.body = append(body[:len(body)-len(`"}`)], base64.StdEncoding.EncodeToString(signature)+`"}`...)
 	return s, nil
+}
+
+// signRequest signs a canonical string, and notes in s what its reply will be about.
+func (c *Client) signRequest(s *signed, message []byte) ([]byte, error) {
+	if c.pair != nil {
+		s.mac = sha256.Sum256(message)
+		return c.pair.sign(message)
+	}
+	mac := hmac.New(sha256.New, c.apiKey.get().text)
+	mac.Write(message)
+	mac.Sum(s.mac[:0])
+	return s.mac[:], nil
 }
 
 // addAction puts the action into the payload as its first member, so that a
