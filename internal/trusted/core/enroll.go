@@ -85,7 +85,9 @@ var errEnrollKey = errors.New("key of an enrollment")
 
 func (x *request) decryptEnrollment() (*enrollment, error) {
 	kem, domain, instance := hpke.MLKEM768X25519(), x.core.keys.Domain(), x.core.info.Instance
-	own, err := kem.NewPrivateKey(x.core.instance.copyOf(x.instanceKey()))
+	private := x.core.instance.copyOf(x.instanceKey())
+	defer clear(private)
+	own, err := kem.NewPrivateKey(private)
 	if err != nil {
 		return nil, err
 	}
