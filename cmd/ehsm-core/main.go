@@ -118,7 +118,7 @@ func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *laun
 		}
 	}
 	c, err := newCore(settings, core.Config{
-		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date,
+		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date, Administrator: state.Administrator,
 	})
 	if err != nil {
 		return err
@@ -160,6 +160,9 @@ func newCore(settings config.Core, cfg core.Config) (*core.Core, error) {
 // serving tells what is served, and under which manifest.
 func serving(stderr io.Writer, state *manifest.State, listen string) {
 	fmt.Fprintf(stderr, "ehsm-core: serves domain %s under manifest %d on %s\n", state.Domain, state.Version, listen)
+	if state.Settings.PlainEnrollment() {
+		fmt.Fprintln(stderr, "ehsm-core: WARNING: open enrollment: anybody can become a tenant, and the host sees the API key")
+	}
 }
 
 // answer serves the manager until ctx ends.

@@ -349,6 +349,7 @@ func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*
 	}
 	return core.New(core.Config{
 		Platform: machine, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date, Limits: o.Limits, Clock: o.Clock,
-		Version: api.Version, GitSHA: api.Commit(),
+		Administrator: state.Administrator,
+		Version:       api.Version, GitSHA: api.Commit(),
 	})
 }
