@@ -115,3 +115,32 @@ func TestForgotten(t *testing.T) {
 		t.Errorf("got %v, %v, want %q", e, err, want)
 	}
 }
+
+// TestLagging is whom forget waits for.
+func TestLagging(t *testing.T) {
+	cache := func(state overview.State, machine string, version uint32) overview.Member {
+		return overview.Member{Role: "dkeycache", State: state, Machine: machine, DomainKey: version}
+	}
+	for _, tt := range []struct {
+		name    string
+		members []overview.Member
+		want    string // machine
+	}{
+		{"all have it", []overview.Member{cache(overview.Connected, "a", 2), cache(overview.Connected, "b", 3)}, ""},
+		{"one has the old version", []overview.Member{cache(overview.Connected, "a", 2), cache(overview.Connected, "b", 1)}, "b"},
+		{"one has none", []overview.Member{cache(overview.Connected, "a", 2), cache(overview.Connected, "b", 0)}, "b"},
+		{"one is away", []overview.Member{cache(overview.Connected, "a", 2), cache(overview.Left, "b", 1)}, "b"},
+		{"one was started again", []overview.Member{cache(overview.Left, "a", 1), cache(overview.Connected, "a", 2)}, ""},
+		{"one was started again and lags", []overview.Member{cache(overview.Left, "a", 2), cache(overview.Connected, "a", 1)}, "a"},
+		{"one was taken out", []overview.Member{cache(overview.Connected, "a", 2), cache(overview.Removed, "b", 1)}, ""},
+		{"another program of its machine is there", []overview.Member{cache(overview.Left, "a", 1), {Role: "core", State: overview.Connected, Machine: "a", DomainKey: 2}}, "a"},
+	} {
+		got := ""
+		if m := lagging(&overview.Status{Members: tt.members}, 1); m != nil {
+			got = m.Machine
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}

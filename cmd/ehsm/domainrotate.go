@@ -188,9 +188,20 @@ func (c *changing) unneeded(ctx context.Context, v *visit, version uint32, force
 	case r.Refused > 0:
 		c.app.warn("%s not wrapped anew, such as those of keys that were deleted; what is so is lost with the version", countText(r.Refused, "record"))
 	}
+	if m := lagging(s, version); m != nil {
+		return withHint(fmt.Errorf("%s %s has no later version yet", m.Role, m.Place()), hint)
+	}
+	return nil
+}
+
+// lagging is a member that has no later version than one; nil: there is none. Programs
+// that were started again are not waited for, nor those whose machine was taken out.
+func lagging(s *overview.Status, version uint32) *overview.Member {
 	for i := range s.Members {
-		if m := &s.Members[i]; m.State != overview.Removed && m.DomainKey <= version {
-			return withHint(fmt.Errorf("%s %s has no later version yet", m.Role, m.Place()), hint)
+		m := &s.Members[i]
+		ended := m.State == overview.Removed || m.State == overview.Left && superseded(s, m)
+		if !ended && m.DomainKey <= version {
+			return m
 		}
 	}
 	return nil
