@@ -359,6 +359,8 @@ func TestPublicText(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"empty":           "",
+		"one word":        "ehsm-operator-v1\n",
+		"two words":       "ehsm-operator-v1 alice\n",
 		"no line feed":    strings.TrimSuffix(want, "\n"),
 		"two line feeds":  want + "\n",
 		"two lines":       want + want,
