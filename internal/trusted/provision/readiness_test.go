@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,4 +122,19 @@ func TestSaid(t *testing.T) {
 			t.Error("forgotten: no news")
 		}
 	})
+}
+
+// TestStateOfAnImpostor has somebody else at the socket, who announces a long answer:
+// it is refused before there is memory for it.
+func TestStateOfAnImpostor(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	go func() {
+		theirs.Read(make([]byte, 1))
+		theirs.Write([]byte{0, 0, 0, maxState + 1})
+		theirs.Write(make([]byte, maxState+1)) // until the pipe is closed
+	}()
+	if s, err := AskState(t.Context(), ours); !errors.Is(err, ErrMessage) || !strings.Contains(err.Error(), "limit 64") || s != (State{}) {
+		t.Errorf("got %+v, %v", s, err)
+	}
 }

@@ -135,7 +135,7 @@ func TestWaitingFileRefused(t *testing.T) {
 		"empty": "", "cut": waitingFile[:len(waitingFile)-4], "two": waitingFile + waitingFile, "object": "{}", "unknown member": edit(`"times"`, `"Admit": true, "times"`),
 		"no machine": edit("0001000", "000100"), "serial": edit(`"0001"`, `"00g1"`), "never": edit(`"times": 2`, `"times": -1`), "escape": edit("10.0.0.1:2", `\u001b[2J`),
 		"first after last": edit("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z"), "no date": edit(`"first": "2026-11-01T00:00:00Z",`, ""), "a name": edit(`"times"`, `"was": "node 1", "times"`),
-		"twice": edit("[\n", "["+strings.TrimSuffix(strings.TrimPrefix(waitingFile, "["), "]\n")+","), "many": string(tooMany), "long": strings.Repeat(" ", MaxWaitingFile+1),
+		"twice": edit("[\n", "["+strings.TrimSuffix(strings.TrimPrefix(waitingFile, "["), "]\n")+","), "many": string(tooMany), "long": waitingFile + strings.Repeat(" ", MaxWaitingFile),
 	} {
 		w := NewWaiting()
 		w.Add(waits(7), "", start)
