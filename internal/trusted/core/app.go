@@ -22,17 +22,26 @@ type openApp struct {
 	looked      atomic.Int64      // see lookAgain
 }
 
-// lookInterval is how often an app is read anew for a signature that does not
-// verify, in milliseconds.
-const lookInterval = 100
+// maxLooks is how often in a second an app is read anew for signatures that do not
+// verify.
+const maxLooks = 10
 
 // lookAgain reports whether the store is to be asked for a newer state of an app
 // that a signature does not verify under: another node may just have given it the
-// credential. It is so at most once per lookInterval, so that strangers do not have
-// the store read for each of their requests. now is in Unix milliseconds.
+// credential. It is so maxLooks times in a second, so that strangers do not have the
+// store read for each of their requests. now is in Unix milliseconds.
 func (a *openApp) lookAgain(now int64) bool {
-	last := a.looked.Load()
-	return now-last >= lookInterval && a.looked.CompareAndSwap(last, now)
+	second := now / 1000 * (maxLooks + 1) // and how often in it
+	for {
+		last := a.looked.Load()
+		next := max(last, second) + 1
+		if next > second+maxLooks {
+			return false
+		}
+		if a.looked.CompareAndSwap(last, next) {
+			return true
+		}
+	}
 }
 
 // openCredential is a credential ready for use.
