@@ -142,11 +142,12 @@ func (s *rotatingStore) Alone(ctx context.Context, name string, work func(contex
 // rotatingCore is a fakeCore whose records name a version of the DomainKey.
 type rotatingCore struct {
 	*fakeCore
-	version uint32 // current one
-	leaked  uint32
-	lacks   int   // questions until it has that
-	steps   []int // records of each step
-	heard   []wire.Progress
+	version  uint32 // current one
+	leaked   uint32
+	overtake int   // at this step another version comes
+	lacks    int   // questions until it has that
+	steps    []int // records of each step
+	heard    []wire.Progress
 }
 
 func (c *rotatingCore) Hear(_ context.Context, p wire.Progress) error {
@@ -190,6 +191,12 @@ func (c *rotatingCore) Rewrap(_ context.Context, r *wire.Rewrap) (*wire.Answer, 
 	c.steps = append(c.steps, len(r.Records))
 	if c.lacks--; c.lacks >= 0 {
 		return &wire.Answer{Kind: wire.Need, NeedVersion: r.Version, Audit: c.audit(false)}, nil
+	}
+	if len(c.steps) == c.overtake {
+		c.version++
+	}
+	if c.overtake > 0 && r.Version != c.version {
+		return c.final(500, ""), nil
 	}
 	if r.Version != c.version {
 		return nil, fmt.Errorf("version %d is not the current one", r.Version)
