@@ -15,6 +15,7 @@ import (
 
 func newEnroll(a *app) *cobra.Command {
 	var replace bool
+	var f attestedFlags
 	cmd := &cobra.Command{
 		Use:   "enroll",
 		Short: "Register as a new tenant and keep the credentials in a profile",
@@ -22,18 +23,26 @@ func newEnroll(a *app) *cobra.Command {
 certificate fingerprint and credentials to a profile: --profile, or "default".
 
 The certificate must be vouched for by the system's roots, by --ca-file, or be
-the one of --fingerprint. If it is not, enroll prints its fingerprint, for you to
+the one of --fingerprint. With --token the service is verified first, by --policy
+and --domain, and its host sees neither token nor API key. If it is not, enroll prints its fingerprint, for you to
 compare with what the service printed at its start.`,
 		Example: `  ehsm enroll --url https://kms.example:9000
   ehsm enroll --url https://10.0.0.5:9000 --fingerprint 3f5a...c1 --profile test`,
 		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.enroll(cmd.Context(), replace) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.enroll(cmd.Context(), replace, f) },
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "overwrite a profile that has credentials; they are lost, and with them the way to its keys")
+	flags := cmd.Flags()
+	flags.StringVar(&f.token, "token", "", "`file` with an enrollment token, - for standard input: the service is verified first, and its host sees neither token nor API key")
+	flags.StringVar(&f.label, "label", "", "`text` that describes the credential, with --token")
+	flags.StringVar(&f.policy, "policy", "", "`file` that says which programs and machines are accepted, with --token")
+	flags.StringVar(&f.domain, "domain", "", "`id` of the domain that the service must belong to, with --token")
+	flags.StringVar(&f.collateral, "collateral", "", "`file` of collateral, with --token; else the service is asked")
+	flags.BoolVar(&f.allowSim, "allow-sim", false, "accept a simulated platform, with --token; no hardware protects keys then")
 	return cmd
 }
 
-func (a *app) enroll(ctx context.Context, replace bool) error {
+func (a *app) enroll(ctx context.Context, replace bool, f attestedFlags) error {
 	name := cmp.Or(a.profile, defaultProfile)
 	path, err := a.configPath()
 	if err != nil {
@@ -50,7 +59,7 @@ func (a *app) enroll(ctx context.Context, replace bool) error {
 	if !exists {
 		a.profile = "" // settings must not look for it
 	}
-	p, err := a.register(ctx)
+	p, err := a.register(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -66,7 +75,7 @@ func (a *app) enroll(ctx context.Context, replace bool) error {
 }
 
 // register enrolls at the service of the settings and returns its profile.
-func (a *app) register(ctx context.Context) (profile, error) {
+func (a *app) register(ctx context.Context, f attestedFlags) (profile, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return profile{}, err
@@ -76,13 +85,18 @@ func (a *app) register(ctx context.Context) (profile, error) {
 		return profile{}, err
 	}
 	defer client.Close()
-	cred, err := client.Enroll(ctx)
+	var cred ehsm.Credentials
+	if f.token != "" {
+		cred, err = a.enrollAttested(ctx, client, f)
+	} else {
+		cred, err = client.Enroll(ctx)
+	}
 	if err != nil {
 		return profile{}, explainCertificate(ctx, cfg.URL, err)
 	}
 	p := profile{
 		URL: cfg.URL, CAFile: cfg.CAFile, Fingerprint: cfg.Fingerprint, Insecure: cfg.Insecure,
-		AppID: cred.AppID, APIKey: storedAKey{cred.APIKey},
+		Domain: f.domain, AppID: cred.AppID, APIKey: storedAKey{cred.APIKey},
 	}
 	if cfg.Insecure && strings.HasPrefix(strings.ToLower(cfg.URL), "https:") && cfg.Fingerprint == "" {
 		// From here on the server need not be trusted blindly.
