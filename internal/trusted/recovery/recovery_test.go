@@ -87,6 +87,32 @@ func TestRestoreOlderThanRotation(t *testing.T) {
 	}
 }
 
+// TestEscrowWithOtherVersions has a TEE of the domain sign an escrow that says less
+// than is in it.
+func TestEscrowWithOtherVersions(t *testing.T) {
+	a := newRealm(t)
+	o := a.options(t)
+	k, err := keys(t, a.dir, 0).Next(secret.NewHeap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &escrow.Escrow{Domain: a.last.Domain, Manifest: a.last.Version, Date: a.last.Date, Key: escrow.KeyID(a.last.Recovery), Versions: []uint32{1}}
+	if e.Sealed, err = escrow.Seal(a.last.Recovery.PublicKey, e.Info(), k.Export().Expose()); err != nil {
+		t.Fatal(err)
+	}
+	e.Signature = k.Sign(e.SignedText())
+	o.Backup = (&escrow.Backup{Manifests: a.files, Escrow: e.Encode()}).Encode()
+	s := begin(t, o)
+	for _, p := range a.custodians[1:] {
+		if err := s.Add(release(t, p, a.share(t, p.name, 1), s.Request())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.Keys(secret.NewHeap()); !errors.Is(err, domainkey.ErrSeal) || got != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 func TestAnswerRefusals(t *testing.T) {
 	a, other := newRealm(t), newRealm(t)
 	s := begin(t, a.options(t))

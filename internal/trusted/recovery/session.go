@@ -200,7 +200,7 @@ func (s *Session) open(home *secret.Home) (*domainkey.Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the escrow: %w", err)
 	}
-	if !slices.Equal(versions(keys), s.escrow.Versions) {
+	if !slices.Equal(versions(keys), s.escrow.Versions) { // check: escrow-versions
 		return nil, fmt.Errorf("%w: the escrow has other versions of the DomainKey than it says", domainkey.ErrSeal)
 	}
 	return keys, nil
