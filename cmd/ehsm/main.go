@@ -109,6 +109,7 @@ requests are encrypted to it. Exit codes: 0 done,
 	root.AddCommand(
 		newDev(a),
 		newEnroll(a),
+		newAdmin(a),
 		newKey(a),
 		newEncrypt(a),
 		newDecrypt(a),

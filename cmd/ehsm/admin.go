@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/client/ehsm"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
+)
+
+// adminFlags say who asks, and what the service must prove, as its replies are
+// signed by a key that its evidence binds.
+type adminFlags struct {
+	serviceFlags
+	key string
+}
+
+func newAdmin(a *app) *cobra.Command {
+	var f adminFlags
+	cmd := group(&cobra.Command{
+		Use:   "admin",
+		Short: "Administer tenants and enrollment tokens of a domain",
+		Long: `admin asks the service for what an administrator of its domain may do. --key is
+the file of "ehsm domain keygen --duty administrator". The service is verified
+by --policy and --domain first. Nothing here yields a credential of a tenant.`,
+	}, newAdminApps(a, &f), newAdminTokens(a, &f), newAdminAdmins(a, &f))
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&f.key, "key", "", "`file` with the administrator's private key")
+	flags.StringVar(&f.policy, "policy", "", "`file` that says which programs and machines are accepted")
+	flags.StringVar(&f.domain, "domain", "", "`id` of the domain that the service must belong to")
+	flags.StringVar(&f.collateral, "collateral", "", "`file` of collateral; else the service is asked")
+	flags.BoolVar(&f.allowSim, "allow-sim", false, "accept a simulated platform; no hardware protects keys then")
+	return cmd
+}
+
+// adminCall is a command that sends one request and prints its result as JSON.
+func (a *app) adminCall(f *adminFlags, use, short, action string, n int, payload func(args []string) any) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args(n, n), RunE: func(cmd *cobra.Command, args []string) error {
+		var result json.RawMessage
+		if err := a.asAdmin(cmd.Context(), f, action, payload(args), &result); err != nil {
+			return err
+		}
+		return a.emit(result, string(result)+"\n")
+	}}
+}
+
+// asAdmin sends a request that the administrator signs.
+func (a *app) asAdmin(ctx context.Context, f *adminFlags, action string, payload, result any) error {
+	if f.key == "" || f.policy == "" || f.domain == "" {
+		return usagef("want --key, --policy and --domain")
+	}
+	key, err := readKeyFile(f.key)
+	if err != nil {
+		return err
+	}
+	if key.duty != manifest.Administrator {
+		return usagef("%s is a key for the duty of %s, want one of %s", f.key, key.duty, manifest.Administrator)
+	}
+	v, err := a.verifier(ctx, f.serviceFlags)
+	if err != nil {
+		return err
+	}
+	client, err := a.plainClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin, err := client.WithKeyPair(api.DomainAppID, ehsm.KeyPair{
+		ID: api.AdminCredentialText(key.person.Key), Signer: key.signer(), ReplyKey: v.ReplyKeys(client),
+	})
+	if err != nil {
+		return err
+	}
+	return admin.Do(ctx, action, payload, result)
+}
+
+func none([]string) any { return nil }
+
+func newAdminApps(a *app, f *adminFlags) *cobra.Command {
+	app := func(args []string) any { return api.AppRequest{AppID: args[0]} }
+	var list api.ListAppsRequest
+	listing := a.adminCall(f, "list", "List apps, up to 1000", api.ListApps, 0, func([]string) any { return list })
+	listing.Flags().StringVar(&list.After, "after", "", "`appid`: list only those above it")
+	return group(&cobra.Command{Use: "apps", Short: "List, disable, enable and delete apps"}, listing,
+		a.adminCall(f, "disable APPID", "Suspend all credentials of an app", api.DisableApp, 1, app),
+		a.adminCall(f, "enable APPID", "End the suspension of an app", api.EnableApp, 1, app),
+		a.adminCall(f, "delete APPID", "Take the credentials of an app away for good, and delete its keys", api.DeleteApp, 1, app))
+}
+
+func newAdminTokens(a *app, f *adminFlags) *cobra.Command {
+	return group(&cobra.Command{Use: "tokens", Short: "Make, list and revoke enrollment tokens"}, newTokensCreate(a, f),
+		a.adminCall(f, "list", "List the tokens that were not revoked", api.ListTokens, 0, none),
+		a.adminCall(f, "revoke TOKENID", "End a token", api.RevokeToken, 1, func(args []string) any { return api.TokenRequest{TokenID: args[0]} }))
+}
+
+func newTokensCreate(a *app, f *adminFlags) *cobra.Command {
+	var q api.CreateTokenRequest
+	var expires time.Duration
+	cmd := &cobra.Command{
+		Use: "create", Short: "Make an enrollment token and print it",
+		Long: `create draws a token, tells the service its hash, and prints it. It is printed
+once, and is a secret: who has it enrolls.`,
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			token := api.NewEnrollToken()
+			hash := token.Hash()
+			q.TokenID, q.Hash, q.Seconds = token.ID(), hex.EncodeToString(hash[:]), int(expires/time.Second)
+			if err := a.asAdmin(cmd.Context(), f, api.CreateToken, q, nil); err != nil {
+				return err
+			}
+			return a.emit(map[string]string{"tokenid": token.ID(), "token": token.Expose()}, token.Expose()+"\n")
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&q.Uses, "uses", 1, "`number` of apps that it is good for")
+	flags.DurationVar(&expires, "expires", 24*time.Hour, "`time` after which it is void, such as 24h")
+	flags.StringVar(&q.Name, "tenant", "", "`name` of the apps that it makes")
+	flags.StringVar(&q.Role, "role", api.RoleOwner, "`role` of their first credential: owner or user")
+	return cmd
+}
+
+func newAdminAdmins(a *app, f *adminFlags) *cobra.Command {
+	add := &cobra.Command{Use: "add FILE", Short: "Make the holder of a public key an administrator", Args: args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			people, err := readPublic(manifest.Administrator, args)
+			if err != nil {
+				return err
+			}
+			return a.asAdmin(cmd.Context(), f, api.AddAdministrator, api.AddAdministratorRequest{Name: people[0].Name, PublicKey: people[0].Key}, nil)
+		}}
+	return group(&cobra.Command{Use: "admins", Short: "List, add and remove administrators"}, add,
+		a.adminCall(f, "list", "List the administrators", api.ListAdministrators, 0, none),
+		a.adminCall(f, "remove ID", "Take an administrator's key away; the last one stays", api.RemoveAdministrator, 1,
+			func(args []string) any { return api.AdministratorRequest{ID: args[0]} }))
+}
