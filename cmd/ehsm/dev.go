@@ -242,7 +242,11 @@ func (a *app) putDevProfile(name string, p profile) (string, error) {
 		return "", err
 	}
 	ours := name == devProfile || ofDevNode(name)
-	if old := c.Profiles[name]; !ours && old.AppID != "" && old.AppID != p.AppID {
+	old := c.Profiles[name]
+	switch {
+	case old.AppID != "" && old.AppID == p.AppID:
+		p.APIKey = old.APIKey // it may have been rotated
+	case !ours && old.AppID != "":
 		return "", fmt.Errorf("profile %q has other credentials already", name)
 	}
 	return path, saveProfile(path, name, p)
