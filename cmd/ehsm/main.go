@@ -72,7 +72,7 @@ func newRoot(a *app) *cobra.Command {
 		Long: `ehsm calls an eHSM-KMS service. It finds the service and your credentials in a
 profile of ` + "`$XDG_CONFIG_HOME/ehsm/config.yaml`" + ` (~/.config without it), which
 "ehsm enroll" and "ehsm dev" write. Without --profile it is the one named
-"default", or "dev" if there is no other.
+"default", or "dev" if there is none of another tenant.
 
 These variables take precedence over the profile, and flags over them:
   EHSM_ADDR          address of the service, https://host:port

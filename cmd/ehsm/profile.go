@@ -149,13 +149,18 @@ func writePrivate(path string, v any) error {
 	return f.commit()
 }
 
-// choose returns the profile to use if none was named.
+// choose returns the profile to use if none was named. Further credentials of the
+// tenant of dev do not make dev one of several.
 func (c configFile) choose() string {
-	if _, ok := c.Profiles[devProfile]; !ok {
+	dev, ok := c.Profiles[devProfile]
+	if !ok {
 		return defaultProfile
 	}
-	for name := range c.Profiles {
-		if name != devProfile && !ofDevNode(name) {
+	for name, p := range c.Profiles {
+		if name == devProfile || ofDevNode(name) {
+			continue
+		}
+		if name == defaultProfile || p.AppID == "" || p.AppID != dev.AppID {
 			return defaultProfile
 		}
 	}
