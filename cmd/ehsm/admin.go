@@ -28,6 +28,7 @@ func newAdmin(a *app) *cobra.Command {
 		Long: `admin asks the service for what an administrator of its domain may do. --key is
 the file of "ehsm domain keygen --duty administrator". The service is verified
 by --policy and --domain first. Nothing here yields a credential of a tenant.`,
+		Example: adminExample("tokens create --tenant shop --uses 3") + "\n" + adminExample("apps list"),
 	}, newAdminApps(a, &f), newAdminTokens(a, &f), newAdminAdmins(a, &f))
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.key, "key", "", "`file` with the administrator's private key")
@@ -38,9 +39,14 @@ by --policy and --domain first. Nothing here yields a credential of a tenant.`,
 	return cmd
 }
 
+// adminExample is a command of administrators as it is typed.
+func adminExample(command string) string {
+	return "  ehsm admin " + command + " --key frank.key --policy policy.json --domain 9a31...f0"
+}
+
 // adminCall is a command that sends one request and prints its result as JSON.
-func (a *app) adminCall(f *adminFlags, use, short, action string, n int, payload func(args []string) any) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: args(n, n), RunE: func(cmd *cobra.Command, args []string) error {
+func (a *app) adminCall(f *adminFlags, use, short, example, action string, n int, payload func(args []string) any) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Example: adminExample(example), Args: args(n, n), RunE: func(cmd *cobra.Command, args []string) error {
 		var result json.RawMessage
 		if err := a.asAdmin(cmd.Context(), f, action, payload(args), &result); err != nil {
 			return err
@@ -84,18 +90,19 @@ func none([]string) any { return nil }
 func newAdminApps(a *app, f *adminFlags) *cobra.Command {
 	app := func(args []string) any { return api.AppRequest{AppID: args[0]} }
 	var list api.ListAppsRequest
-	listing := a.adminCall(f, "list", "List apps, up to 1000", api.ListApps, 0, func([]string) any { return list })
+	listing := a.adminCall(f, "list", "List apps, up to 1000", "apps list", api.ListApps, 0, func([]string) any { return list })
 	listing.Flags().StringVar(&list.After, "after", "", "`appid`: list only those above it")
-	return group(&cobra.Command{Use: "apps", Short: "List, disable, enable and delete apps"}, listing,
-		a.adminCall(f, "disable APPID", "Suspend all credentials of an app", api.DisableApp, 1, app),
-		a.adminCall(f, "enable APPID", "End the suspension of an app", api.EnableApp, 1, app),
-		a.adminCall(f, "delete APPID", "Take the credentials of an app away for good, and delete its keys", api.DeleteApp, 1, app))
+	return group(&cobra.Command{Use: "apps", Short: "List, disable, enable and delete apps", Example: adminExample("apps list")}, listing,
+		a.adminCall(f, "disable APPID", "Suspend all credentials of an app", "apps disable 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.DisableApp, 1, app),
+		a.adminCall(f, "enable APPID", "End the suspension of an app", "apps enable 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.EnableApp, 1, app),
+		a.adminCall(f, "delete APPID", "Take the credentials of an app away for good, and delete its keys",
+			"apps delete 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.DeleteApp, 1, app))
 }
 
 func newAdminTokens(a *app, f *adminFlags) *cobra.Command {
-	return group(&cobra.Command{Use: "tokens", Short: "Make, list and revoke enrollment tokens"}, newTokensCreate(a, f),
-		a.adminCall(f, "list", "List the tokens that were not revoked", api.ListTokens, 0, none),
-		a.adminCall(f, "revoke TOKENID", "End a token", api.RevokeToken, 1, func(args []string) any { return api.TokenRequest{TokenID: args[0]} }))
+	return group(&cobra.Command{Use: "tokens", Short: "Make, list and revoke enrollment tokens", Example: adminExample("tokens create --tenant shop")}, newTokensCreate(a, f),
+		a.adminCall(f, "list", "List the tokens that were not revoked", "tokens list", api.ListTokens, 0, none),
+		a.adminCall(f, "revoke TOKENID", "End a token", "tokens revoke 0f3c...", api.RevokeToken, 1, func(args []string) any { return api.TokenRequest{TokenID: args[0]} }))
 }
 
 func newTokensCreate(a *app, f *adminFlags) *cobra.Command {
@@ -105,7 +112,8 @@ func newTokensCreate(a *app, f *adminFlags) *cobra.Command {
 		Use: "create", Short: "Make an enrollment token and print it",
 		Long: `create draws a token, tells the service its hash, and prints it. It is printed
 once, and is a secret: who has it enrolls.`,
-		Args: args(0, 0),
+		Example: adminExample("tokens create --tenant shop --uses 3 --expires 24h"),
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			token := api.NewEnrollToken()
 			hash := token.Hash()
@@ -125,7 +133,8 @@ once, and is a secret: who has it enrolls.`,
 }
 
 func newAdminAdmins(a *app, f *adminFlags) *cobra.Command {
-	add := &cobra.Command{Use: "add FILE", Short: "Make the holder of a public key an administrator", Args: args(1, 1),
+	add := &cobra.Command{Use: "add FILE", Short: "Make the holder of a public key an administrator",
+		Example: adminExample("admins add grace.key.pub"), Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			people, err := readPublic(manifest.Administrator, args)
 			if err != nil {
@@ -133,8 +142,8 @@ func newAdminAdmins(a *app, f *adminFlags) *cobra.Command {
 			}
 			return a.asAdmin(cmd.Context(), f, api.AddAdministrator, api.AddAdministratorRequest{Name: people[0].Name, PublicKey: people[0].Key}, nil)
 		}}
-	return group(&cobra.Command{Use: "admins", Short: "List, add and remove administrators"}, add,
-		a.adminCall(f, "list", "List the administrators", api.ListAdministrators, 0, none),
-		a.adminCall(f, "remove ID", "Take an administrator's key away; the last one stays", api.RemoveAdministrator, 1,
+	return group(&cobra.Command{Use: "admins", Short: "List, add and remove administrators", Example: adminExample("admins list")}, add,
+		a.adminCall(f, "list", "List the administrators", "admins list", api.ListAdministrators, 0, none),
+		a.adminCall(f, "remove ID", "Take an administrator's key away; the last one stays", "admins remove 5b21...", api.RemoveAdministrator, 1,
 			func(args []string) any { return api.AdministratorRequest{ID: args[0]} }))
 }
