@@ -215,7 +215,7 @@ func checks(r *relay.Relay, core *coreclient.Client, db database, sink *auditsin
 	return []rest.Check{
 		{Name: "core", Probe: func(ctx context.Context) error { _, err := core.Info(ctx); return err }},
 		{Name: "store", Probe: db.Ping},
-		{Name: "facts", Probe: r.ShowFacts},
+		{Name: "facts", Probe: r.FactsReady},
 		{Name: "audit", Probe: func(context.Context) error {
 			if sink.Stats().Failed {
 				return auditsink.ErrSpool

@@ -184,7 +184,7 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 func checks(r *relay.Relay, db *sqlite.Store, sink *auditsink.Sink) []rest.Check {
 	return []rest.Check{
 		{Name: "store", Probe: db.Ping},
-		{Name: "facts", Probe: r.ShowFacts},
+		{Name: "facts", Probe: r.FactsReady},
 		{Name: "audit", Probe: func(context.Context) error {
 			if sink.Stats().Failed {
 				return auditsink.ErrSpool

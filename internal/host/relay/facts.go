@@ -68,6 +68,18 @@ func (r *Relay) ShowFacts(ctx context.Context) error {
 	return c.err
 }
 
+// FactsReady returns why the core does not serve, as far as the log of negative facts
+// goes. A core that does is believed without a look at the store, which has a check
+// of its own and may be slow.
+func (r *Relay) FactsReady(ctx context.Context) error {
+	if witness, able := r.core.(wire.Witness); able {
+		if s, err := witness.Facts(ctx, &wire.Facts{}); err == nil && s.Trouble == "" {
+			return nil
+		}
+	}
+	return r.ShowFacts(ctx)
+}
+
 func (r *Relay) show(ctx context.Context, witness wire.Witness, log Chronicle) error {
 	began := time.Now()
 	s, err := witness.Facts(ctx, &wire.Facts{})

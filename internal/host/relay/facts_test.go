@@ -171,9 +171,19 @@ func TestLogIsMissing(t *testing.T) {
 	if err := g.ShowFacts(t.Context()); !errors.Is(err, errFacts) || !strings.Contains(err.Error(), "the log is not complete") {
 		t.Errorf("ShowFacts: got %v", err)
 	}
+	if err := g.FactsReady(t.Context()); !errors.Is(err, errFacts) {
+		t.Errorf("FactsReady: got %v, want errFacts", err)
+	}
 	g.store.add(1)
 	g.want(t, "Read", 2, "0")
-	g.store.fail, g.core.known = errDisk, 3
+	g.store.fail = errDisk
+	if err := g.FactsReady(t.Context()); err != nil {
+		t.Errorf("FactsReady of a core that serves, without the store: got %v", err)
+	}
+	g.core.known = 3
+	if err := g.FactsReady(t.Context()); !errors.Is(err, errDisk) {
+		t.Errorf("FactsReady of a core that wants more: got %v", err)
+	}
 	if _, err := g.do("Read", 3); !errors.Is(err, errDisk) {
 		t.Errorf("store fails: got %v", err)
 	}
