@@ -225,14 +225,14 @@ func testEvidence(t *testing.T, g *target) {
 		t.Fatalf("instanceId is %q", r.text(t, "instanceId"))
 	}
 	sum := sha512.New()
-	for _, field := range [][]byte{[]byte("ehsm/reportdata-instance/v1\x00"), domain, []byte("core"), challenge, instance, r.bytes(t, "hpkePublicKey")} {
+	for _, field := range [][]byte{[]byte("ehsm/reportdata-instance/v2\x00"), domain, []byte("core"), challenge, instance, r.bytes(t, "hpkePublicKey"), r.bytes(t, "replyKey")} {
 		sum.Write(binary.BigEndian.AppendUint32(nil, uint32(len(field))))
 		sum.Write(field)
 	}
 	if got := reportData(t, e[6:]); !bytes.Equal(got, sum.Sum(nil)) {
 		t.Errorf("report data is %x, want %x", got, sum.Sum(nil))
 	}
-	if r.text(t, "role") != "core" || r.text(t, "reportDataBinding") != "ehsm/reportdata-instance/v1" || r.signature != "" {
+	if r.text(t, "role") != "core" || r.text(t, "reportDataBinding") != "ehsm/reportdata-instance/v2" || r.signature != "" {
 		t.Errorf("got %s, signature %q", r.body, r.signature)
 	}
 	c := g.enroll(t)
