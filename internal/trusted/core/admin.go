@@ -247,7 +247,7 @@ func (x *request) removeAdministrator() (result, error) {
 		return result{}, bad(api.MessageAdminUnknown, "no such administrator")
 	}
 	next := x.app.value.App
-	if len(next.Credentials) == 1 { // check+: last-administrator: a record without credentials is not sealed
+	if len(next.Credentials) == 1 { // check: last-administrator
 		return result{}, bad(api.MessageAdminLast, "last administrator")
 	}
 	next.Credentials = slices.Delete(slices.Clone(next.Credentials), i, i+1)

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,6 +58,9 @@ func TestAdministrators(t *testing.T) {
 	want(t, "stranger", grace.ask(0, api.ListAdministrators, nil), 400, "sign error")
 	want(t, "the last", frank.ask(0, api.RemoveAdministrator, map[string]any{"id": adminID("frank")}), 400, api.MessageAdminLast)
 	frank.must(api.AddAdministrator, adding("grace"))
+	for _, action := range []string{api.DisableApp, api.EnableApp, api.DeleteApp} {
+		want(t, action+" of the domain", frank.ask(0, action, map[string]any{"appid": api.DomainAppID}), 400, api.MessageAppUnknown)
+	}
 	want(t, "again", frank.ask(0, api.AddAdministrator, adding("grace")), 400, api.MessageAdminExists)
 	if l := listOf(grace.must(api.ListAdministrators, nil)); len(l) != 2 || l[1].(map[string]any)["name"] != "grace" || l[1].(map[string]any)["id"] != adminID("grace") {
 		t.Errorf("got %v", l)
@@ -213,6 +217,16 @@ func TestListApps(t *testing.T) {
 	if len(seen) != 5 || seen[api.DomainAppID] {
 		t.Errorf("got %v", seen)
 	}
+	for name, relist := range map[string]func([]wire.Ref) []wire.Ref{
+		"twice":        func(refs []wire.Ref) []wire.Ref { return append(refs, refs[len(refs)-1]) },
+		"out of order": func(refs []wire.Ref) []wire.Ref { slices.Reverse(refs); return refs },
+	} {
+		h.relist = relist
+		if r := frank.ask(0, api.ListApps, nil); r.Code == 200 {
+			t.Errorf("%s: got %d %s", name, r.Code, r.Message)
+		}
+	}
+	h.relist = nil
 	for _, text := range []string{"x", "zzzzzzzz-9d0f-4c55-8a3b-3b1f1e9c2d40"} {
 		if r := frank.ask(0, api.ListApps, map[string]any{"after": text}); r.Code != 400 {
 			t.Errorf("after %q: got %d %s", text, r.Code, r.Message)

@@ -70,12 +70,12 @@ func (x *request) openEnrollment() (*enrollment, error) {
 	if x.payload, err = validate(v, members, true); err != nil {
 		return nil, err
 	}
-	if own := x.core.info.Instance.String(); x.payload.text("instanceId") != own { // check+: enroll-instance: it would not decrypt either
+	if own := x.core.info.Instance.String(); x.payload.text("instanceId") != own { // check: enroll-instance
 		return nil, refuse(api.CodeMisdirected, api.MessageMisdirectedBefore+own, "other instance")
 	}
 	var e *enrollment
 	secret.Do(func() { e, err = x.decryptEnrollment() })
-	if err != nil { // check+: enroll-decrypts: there is nothing to go on with
+	if err != nil { // check: enroll-decrypts
 		return nil, errEnroll("enrollment does not open")
 	}
 	return e, nil

@@ -79,9 +79,10 @@ func (d domain) start(t testing.TB, h *host, l Limits) *Core {
 // host is a manager as small as it can be, which stores records in a map. By
 // default it is honest; its fields make it misbehave.
 type host struct {
-	t     testing.TB
-	cores []*Core
-	now   time.Time
+	t      testing.TB
+	cores  []*Core
+	now    time.Time
+	relist func([]wire.Ref) []wire.Ref // what it makes of a listing; nil: nothing
 
 	mu      sync.Mutex
 	rows    map[wire.RecordID]wire.Write
@@ -208,6 +209,9 @@ func (h *host) try(core int, c *wire.Call) (*wire.Answer, error) {
 			}
 			if q := a.NeedList; q != nil {
 				c.Listed, c.Listing = true, h.list(*q)
+				if h.relist != nil {
+					c.Listing = h.relist(c.Listing)
+				}
 			}
 			if q := a.NeedCollateral; q != nil {
 				c.Collated = true

@@ -66,7 +66,7 @@ func (x *request) createToken() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if old != nil { // check+: token-exists: the store has a token of this id, so it takes no new one
+	if old != nil { // check: token-exists
 		return result{}, bad(api.MessageTokenExists, "token exists")
 	}
 	now := x.millis()

@@ -106,7 +106,7 @@ func (a *App) validateCredentials() error {
 		}
 		// A request does not cover which credential it is of: of two with one key
 		// it would be of either.
-		if c.Kind != APIKey && keys[string(c.PublicKey)] { // check: credential-key-twice
+		if c.Kind != APIKey && keys[string(c.PublicKey)] { // check+: credential-key-twice: the core looks before it adds one
 			return fmt.Errorf("credential %s: another one has its public key", c.ID)
 		}
 		ids[c.ID], keys[string(c.PublicKey)] = true, true
