@@ -152,6 +152,11 @@ rotate"). Where you know that the DomainKey was copied, use "ehsm domain comprom
 
 // keepCopy writes a manifest beside others, unless it is there.
 func keepCopy(path string, b []byte) error {
+	return keep(path, b, "is another file than the manifest in force", "use another directory, or --out with one")
+}
+
+// keep writes a file, unless it is there. Where another one is, it says so.
+func keep(path string, b []byte, other, hint string) error {
 	have, err := readSmall(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -159,7 +164,7 @@ func keepCopy(path string, b []byte) error {
 	case err != nil:
 		return err
 	case !bytes.Equal(have, b):
-		return withHint(fmt.Errorf("%s is another file than the manifest in force", path), "use another directory, or --out with one")
+		return withHint(fmt.Errorf("%s %s", path, other), hint)
 	}
 	return nil
 }

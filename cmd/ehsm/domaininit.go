@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -263,16 +262,7 @@ func readMeasurements(path, variant string) (map[string]manifest.Hash, error) {
 
 // keepDraft writes the draft, unless it is there: init was interrupted.
 func keepDraft(path string, b []byte) error {
-	have, err := readSmall(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return writeNew(path, string(b), 0o644)
-	case err != nil:
-		return err
-	case !bytes.Equal(have, b):
-		return withHint(fmt.Errorf("%s is another draft", path), "--draft names another file")
-	}
-	return nil
+	return keep(path, b, "is another draft", "--draft names another file")
 }
 
 // command is what makes the domain.
