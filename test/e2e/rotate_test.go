@@ -203,8 +203,6 @@ func TestRestoreOlderThanRotation(t *testing.T) {
 		}
 	}
 	one.said(t, 0, "the escrow is written")
-	before := c.of("before.backup")
-	c.ehsm(t, 0, "domain", "backup", "--dir", one.path("domain"), "--out", before)
 	version := c.rotate(t, one)
 	c.rewrapped(t, version)
 	late := tenant.createAES(t) // under the new version only
