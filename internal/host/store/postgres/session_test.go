@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/host/store/postgres/pgtest"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -190,7 +192,10 @@ func TestDemoted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for s.Ping(t.Context()) == nil { // each process reads it in its own time
+	for !demoted(t, first) { // who starts so has been started after all others were told
+	}
+	if err := s.Ping(t.Context()); err == nil {
+		t.Error("Ping of a server that takes no changes: got no error")
 	}
 	if _, _, err := f.Next(t.Context()); err == nil {
 		t.Error("a feed of a server that takes no changes: got no error")
@@ -209,4 +214,19 @@ func TestDemoted(t *testing.T) {
 	if err != nil || rows[0].Revision != 1 {
 		t.Errorf("it is not on the server that takes changes: %v, %v", rows, err)
 	}
+}
+
+// demoted reports whether a server's new sessions take no changes.
+func demoted(t *testing.T, server *pgtest.Server) bool {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	var reads bool
+	if err := c.QueryRow(t.Context(), "SELECT current_setting('default_transaction_read_only')::bool").Scan(&reads); err != nil {
+		t.Fatal(err)
+	}
+	return reads
 }
