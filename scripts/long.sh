@@ -31,5 +31,6 @@ run go test -count=1 -race -shuffle=on -timeout 60m ./internal/... ./api/... ./c
 run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/recovery
 run scripts/reproducible.sh cold
 run scripts/fill.sh
+run scripts/rotate.sh
 run scripts/fuzz.sh "${EHSM_FUZZ_TIME:-60s}"
 echo "all long tests passed in $SECONDS s"
