@@ -45,7 +45,7 @@ for _ in $(seq 300); do
 done
 ehsm bench fill --profile dev-1 --tenants "$tenants" --keys "$keys" --conns 32
 before=$(load 3)
-ehsm domain rotate --key "$data/operator.key"
+ehsm domain rotate --key "$data/operator.key" --out "$tmp/manifest-2.json"
 until_said '"records are wrapped anew"' 60
 during=$(load 2)
 busy=$(ehsm domain status 2>/dev/null | grep '^records' || true)
