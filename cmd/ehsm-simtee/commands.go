@@ -21,11 +21,12 @@ const rootFile = "root.pem"
 func serve(e env, args []string) error {
 	f := newFlags("serve")
 	dir, socket, fleet := f.String("dir", "", ""), f.String("socket", "", ""), f.String("fleet", "", "")
+	noSeal := f.Bool("no-seal-key", false, "")
 	if _, err := parse(f, args, 0, "dir", "socket"); err != nil {
 		return err
 	}
 	fmt.Fprintln(e.stderr, "ehsm-simtee: simulated TEE: nothing is protected by hardware; whoever reads the files of this machine has all keys")
-	p, err := sim.OpenProcessor(*dir, sim.Options{Fleet: *fleet})
+	p, err := sim.OpenProcessor(*dir, sim.Options{Fleet: *fleet, NoSealKey: *noSeal})
 	if err != nil {
 		return err
 	}

@@ -25,11 +25,12 @@ func main() {
 
 const help = `ehsm-simtee is a simulated TEE, for machines without one. It protects nothing.
 
-  ehsm-simtee serve --dir DIR --socket PATH [--fleet DIR]
+  ehsm-simtee serve --dir DIR --socket PATH [--fleet DIR] [--no-seal-key]
         Be the processor of the programs that connect, such as ehsm-core with
         EHSM_CORE_SIM=PATH. DIR is the machine; it is made if it is missing.
         Machines that share the directory of --fleet have one root. Once it
-        serves, it can start no programs and make no sockets.
+        serves, it can start no programs and make no sockets. With --no-seal-key
+        it gives no seal keys, as TDX and SEV-SNP do not.
   ehsm-simtee sign --key FILE --product N --svn N [--debug] [--new-key] PROGRAM
         Write PROGRAM.sigsim, which says who signed it and as what. FILE holds
         32 bytes; --new-key makes it. PROGRAM.env, lines of NAME=VALUE, is

@@ -111,6 +111,12 @@ type LocalReporter interface {
 	VerifyReport(report []byte) (Identity, [64]byte, error)
 }
 
+// Seals reports whether p has seal keys: what it seals it opens after a restart.
+func Seals(p Platform) bool {
+	_, err := p.SealKey(KeyRequest{}) // of no key; a platform without any says so
+	return !errors.Is(err, ErrNoSealKey)
+}
+
 // A KeyMaker is a platform that fills in key requests itself, because some of
 // it is the machine's: the security version of the processor, say.
 type KeyMaker interface {

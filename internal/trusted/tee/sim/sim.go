@@ -36,6 +36,9 @@ type Options struct {
 	Fleet string
 	// Now is when certificates that do not exist yet are made. Zero: time.Now.
 	Now time.Time
+	// NoSealKey has the processor give no seal keys, as a machine with TDX or
+	// SEV-SNP gives none.
+	NoSealKey bool
 }
 
 // A Processor is one simulated machine: a fuse key, a development signer, and a
@@ -46,6 +49,7 @@ type Processor struct {
 	fleet    *issue.Fleet
 	quoter   *issue.Machine
 	platform verify.Platform
+	noSeal   bool
 }
 
 // OpenProcessor opens the simulated machine in dir. Where dir is missing or
@@ -79,7 +83,7 @@ func openProcessor(dir string, o Options) (*Processor, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Processor{fuse: fuse, signer: ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey)}
+	p := &Processor{fuse: fuse, signer: ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey), noSeal: o.NoSealKey}
 	seed.Zero()
 	return p, p.join(dir, o)
 }
@@ -149,6 +153,9 @@ func (m *Machine) DevelopmentSigner() bool { return m.program.Signature == nil }
 
 // SealKey implements tee.Platform. Layout: docs/formats.md#domainkey-bundle-v1.
 func (m *Machine) SealKey(q tee.KeyRequest) (secret.Bytes, error) {
+	if m.p.noSeal {
+		return secret.Bytes{}, fmt.Errorf("%w: the simulated machine was started without seal keys", tee.ErrNoSealKey)
+	}
 	if q.SVN > m.id.SVN {
 		return secret.Bytes{}, fmt.Errorf("%w: sealed by version %d, this is %d", tee.ErrKeyRequest, q.SVN, m.id.SVN)
 	}

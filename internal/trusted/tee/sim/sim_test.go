@@ -119,4 +119,7 @@ func TestDamagedMachineIsNeverReplaced(t *testing.T) {
 func TestSuite(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sim")
 	teetest.Run(t, func() (tee.Platform, error) { return Open(dir, 1, 2) })
+	t.Run("without seal keys", func(t *testing.T) {
+		teetest.Run(t, func() (tee.Platform, error) { return OpenWith(dir, 1, 2, Options{NoSealKey: true}) })
+	})
 }

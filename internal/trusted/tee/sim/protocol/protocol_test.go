@@ -82,6 +82,7 @@ func TestReplies(t *testing.T) {
 		"key":      {fmt.Errorf("%w: x", tee.ErrKeyRequest), tee.ErrKeyRequest},
 		"evidence": {fmt.Errorf("%w: x", tee.ErrEvidence), tee.ErrEvidence},
 		"identity": {fmt.Errorf("%w: x", tee.ErrIdentity), tee.ErrIdentity},
+		"no seal":  {fmt.Errorf("%w: x", tee.ErrNoSealKey), tee.ErrNoSealKey},
 	} {
 		body, err := DecodeReply(AppendReply(nil, []byte("body"), row.err))
 		if !errors.Is(err, row.want) || body != nil || !strings.Contains(err.Error(), row.err.Error()) {
@@ -92,7 +93,7 @@ func TestReplies(t *testing.T) {
 	if _, err := DecodeReply(long); !errors.Is(err, ErrRefused) || len(long) != 1+maxText {
 		t.Errorf("a long text: got %d bytes", len(long))
 	}
-	for name, bad := range map[string][]byte{"nothing": nil, "status 5": {5}, "text too long": append(long, 'x')} {
+	for name, bad := range map[string][]byte{"nothing": nil, "status 6": {6}, "text too long": append(long, 'x')} {
 		if _, err := DecodeReply(bad); !errors.Is(err, pack.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}

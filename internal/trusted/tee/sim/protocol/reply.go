@@ -21,6 +21,7 @@ const (
 	statusKey      = 2
 	statusEvidence = 3
 	statusIdentity = 4
+	statusNoSeal   = 5
 
 	maxText        = 4 << 10
 	maxEnvironment = 64 << 10
@@ -30,6 +31,7 @@ const (
 // reasons are the errors that keep their meaning on the way, by status.
 var reasons = [...]error{
 	statusRefused: ErrRefused, statusKey: tee.ErrKeyRequest, statusEvidence: tee.ErrEvidence, statusIdentity: tee.ErrIdentity,
+	statusNoSeal: tee.ErrNoSealKey,
 }
 
 // AppendReply appends the reply to a request: body, or what err says.
@@ -67,7 +69,7 @@ func DecodeReply(b []byte) ([]byte, error) {
 // A Refusal is the daemon's answer that it does not do what was asked. The stream
 // is in order after it.
 type Refusal struct {
-	Reason error // ErrRefused, tee.ErrKeyRequest, tee.ErrEvidence or tee.ErrIdentity
+	Reason error // ErrRefused, or one of package tee's, such as tee.ErrKeyRequest
 	Text   string
 }
 
