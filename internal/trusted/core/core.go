@@ -316,7 +316,7 @@ type request struct {
 	timestamp     int64    // Unix milliseconds
 	hasNonce      bool
 	admitted      bool
-	exposes       bool // the reply has an API key, which the host can see
+	exposes       bool // the reply has an API key that the host can see
 	spent         int  // requests per second that the app may make, once this one is counted
 	payload       payload
 

@@ -108,8 +108,8 @@ func (x *request) createCredential() (result, error) {
 	all, texts := x.inForce()
 	o := object{}.text("credentialId", c.ID.String())
 	if c.Kind == record.APIKey {
-		apiKey := newAPIKey()
-		texts, x.exposes = append(texts, apiKey), true
+		apiKey := x.handOut()
+		texts = append(texts, apiKey)
 		o = o.text("apikey", string(apiKey.Expose()))
 	} else if err := x.newPublicKey(&c, all); err != nil {
 		return result{}, err
@@ -119,6 +119,15 @@ func (x *request) createCredential() (result, error) {
 	}
 	x.key = c.ID
 	return result{textSuccessful, o.end()}, x.writeCredentials(append(all, c), texts)
+}
+
+// handOut draws an API key that the reply carries. The host sees it there, unless the
+// request came sealed, and then the app is marked as exposed.
+func (x *request) handOut() secret.Bytes {
+	if x.sealed == nil { // check: exposed
+		x.exposes = true
+	}
+	return newAPIKey()
 }
 
 // newPublicKey takes the public key of the request, which no other credential has.
@@ -209,14 +218,14 @@ func (x *request) rotateAPIKey() (result, error) {
 	end := x.millis() + overlap
 	next := old.Credential
 	next.ID, next.Created, next.Ends = wire.NewUUID(), x.millis(), 0
-	apiKey := newAPIKey()
+	apiKey := x.handOut()
 	x.key = next.ID
 	all, texts := x.inForce()
 	at := slices.IndexFunc(all, func(c record.Credential) bool { return c.ID == old.ID })
 	if all[at].Ends == 0 || end < all[at].Ends { // check: overlap-shrinks
 		all[at].Ends = end
 	}
-	all, texts, x.exposes = append(all, next), append(texts, apiKey), true
+	all, texts = append(all, next), append(texts, apiKey)
 	end = all[at].Ends
 	if overlap == 0 {
 		all, texts = without(all, texts, at)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +142,40 @@ func TestAttestedEnrollment(t *testing.T) {
 	h.cores = append(h.cores, d.start(t, h, Limits{}))
 	if r := n.send(1, body); r.Code != api.CodeMisdirected || !strings.HasPrefix(r.Message, api.MessageMisdirectedBefore) || strings.Contains(r.Message, n.instance.String()) {
 		t.Errorf("another instance: got %d %s", r.Code, r.Message)
+	}
+}
+
+// An app is exposed from the moment on at which a reply in clear has an API key of it.
+func TestExposed(t *testing.T) {
+	h, _ := newHost(t)
+	frank := h.admin("frank")
+	pair := map[string]any{"kind": "ed25519", "role": "user", "publicKey": adding("pair")["publicKey"]}
+	for _, row := range []struct {
+		name, action string
+		payload      map[string]any
+		sealed, want bool
+	}{
+		{"API key, sealed", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, true, false},
+		{"rotated, sealed", "RotateAPIKey", map[string]any{"overlapSeconds": 60}, true, false},
+		{"key pair, in clear", "CreateCredential", pair, false, false},
+		{"API key, in clear", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, false, true},
+		{"rotated, in clear", "RotateAPIKey", map[string]any{"overlapSeconds": 60}, false, true},
+	} {
+		c := h.newcomer(h.withToken(1)).enroll(t)
+		payload := maps.Clone(row.payload)
+		payload["action"] = row.action
+		var r reply
+		if s := c.seals(0); row.sealed {
+			r, _ = s.ask(0, s.seal(row.action, c.body(payload)))
+		} else {
+			r = c.do(0, row.action, payload)
+		}
+		want(t, row.name, r, 200, "successful")
+		for _, a := range listOf(frank.must(api.ListApps, nil)) {
+			if m := a.(map[string]any); m["appid"] == c.appid && m["exposed"] != row.want {
+				t.Errorf("%s: exposed is %v", row.name, m["exposed"])
+			}
+		}
 	}
 }
 
