@@ -31,6 +31,7 @@ const (
 	// MaxCollateral is the longest answer to a CollateralQuery, in bytes.
 	MaxCollateral = 4 << 20
 	SweepStep     = 500 // records changed by one step of a sweep
+	SweepSecrets  = 200 // secrets taken away by one step of a sweep
 	RewrapStep    = 500 // records wrapped anew by one step
 )
 
@@ -327,12 +328,13 @@ type Resolve struct {
 	Outcome Outcome
 }
 
-// A Sweep names an app record and up to SweepStep key records of its tenant, or
-// one secret whose planned deletion is due. All come with their bytes.
+// A Sweep names an app record and up to SweepStep key records of its tenant, or up to
+// SweepSecrets secrets of it if the app was deleted, or one secret whose planned
+// deletion is due. All come with their bytes.
 type Sweep struct {
 	RequestID string
 	App       Ref
-	Keys      []Ref
+	Keys      []Ref  // keys or secrets
 	Secret    Ref    // to be purged, if its type is not 0; then App and Keys are empty
 	Floor     uint32 // as in a Call
 }

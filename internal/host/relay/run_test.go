@@ -77,6 +77,35 @@ func TestSweepOfEarlierProcess(t *testing.T) {
 	})
 }
 
+// The secrets of an app that was deleted go with its keys, in steps; those of another
+// are not looked at.
+func TestSweepOfDeletedApp(t *testing.T) {
+	for deleted, steps := range map[bool]int{false: 1, true: 4} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newRig(t, Options{})
+			app := wire.RecordID{Type: wire.App, Tenant: tenant, ID: tenant}
+			row := g.store.rows[app]
+			row.Hidden = deleted
+			g.store.rows[app] = row
+			for i := range 2*wire.SweepSecrets + 1 {
+				id := wire.RecordID{Type: wire.Secret, Tenant: tenant}
+				binary.BigEndian.PutUint32(id.ID[:], uint32(i+1))
+				g.store.put(id, 0, 1)
+			}
+			g.store.sweeps[tenant] = 1
+			ctx, cancel := context.WithCancel(t.Context())
+			go g.Run(ctx, g.store)
+			synctest.Wait()
+			left, err := g.store.List(ctx, wire.Query{Type: wire.Secret, Tenant: tenant, Limit: 1 << 20}, wire.UUID{})
+			if err != nil || deleted != (len(left) == 0) || len(g.store.sweeps) != 0 || g.core.sweeps != steps {
+				t.Errorf("deleted %v: %d secrets are left, %d sweeps, %d steps, %v", deleted, len(left), len(g.store.sweeps), g.core.sweeps, err)
+			}
+			cancel()
+			synctest.Wait()
+		})
+	}
+}
+
 func TestSweepMeetsOtherChanges(t *testing.T) {
 	running(t, Options{}, func(g *rig) {
 		g.addKeys(700)

@@ -68,21 +68,18 @@ func (r *Relay) sweepDue(ctx context.Context, st Sweeps) (more bool, err error) 
 	return more, err
 }
 
-// sweep brings all keys of a tenant in line with its app record.
+// sweep brings all keys of a tenant in line with its app record, and its secrets.
 func (r *Relay) sweep(ctx context.Context, st Sweeps, s store.Sweep) error {
 	began, changed, tenant := time.Now(), 0, s.Tenant
-	q := wire.Query{Type: wire.Key, Tenant: tenant, Limit: wire.SweepStep}
-	for after := (wire.UUID{}); ; {
-		n, last, err := r.sweepPage(ctx, q, after)
+	for _, q := range []wire.Query{
+		{Type: wire.Key, Tenant: tenant, Limit: wire.SweepStep},
+		{Type: wire.Secret, Tenant: tenant, Limit: wire.SweepSecrets},
+	} {
+		n, err := r.sweepType(ctx, q)
 		if err != nil {
 			return err
 		}
 		changed += n
-		if last == (wire.UUID{}) {
-			break
-		}
-		after = last
-		r.opts.Log.DebugContext(ctx, "sweep goes on", "tenant", tenant, "changed", changed)
 	}
 	if err := st.EndSweep(ctx, s); err != nil {
 		return fmt.Errorf("end it: %w", err)
@@ -91,7 +88,21 @@ func (r *Relay) sweep(ctx context.Context, st Sweeps, s store.Sweep) error {
 	return nil
 }
 
-// sweepPage brings one page of keys in line. It returns how many it changed and
+// sweepType brings a tenant's records of one type in line, and returns how many it
+// changed.
+func (r *Relay) sweepType(ctx context.Context, q wire.Query) (changed int, err error) {
+	for after := (wire.UUID{}); ; {
+		n, last, err := r.sweepPage(ctx, q, after)
+		changed += n
+		if err != nil || last == (wire.UUID{}) {
+			return changed, err
+		}
+		after = last
+		r.opts.Log.DebugContext(ctx, "sweep goes on", "tenant", q.Tenant, "type", q.Type, "changed", changed)
+	}
+}
+
+// sweepPage brings one page of records in line. It returns how many it changed and
 // the last id of the page, which is zero if there was none.
 func (r *Relay) sweepPage(ctx context.Context, q wire.Query, after wire.UUID) (changed int, last wire.UUID, err error) {
 	for attempt := 1; ; attempt++ {
@@ -99,9 +110,12 @@ func (r *Relay) sweepPage(ctx context.Context, q wire.Query, after wire.UUID) (c
 		if err != nil {
 			return 0, last, err
 		}
+		if q.Type == wire.Secret && !app[0].Hidden {
+			return 0, wire.UUID{}, nil // only those of an app that was deleted go
+		}
 		rows, err := r.store.List(ctx, q, after)
 		if err != nil {
-			return 0, last, fmt.Errorf("list keys of tenant %s: %w", q.Tenant, err)
+			return 0, last, fmt.Errorf("list %s records of tenant %s: %w", q.Type, q.Tenant, err)
 		}
 		if len(rows) == 0 {
 			return 0, wire.UUID{}, nil

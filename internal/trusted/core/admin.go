@@ -118,8 +118,9 @@ func (x *request) enableApp() (result, error) {
 	return result{message: textSuccessful}, x.replaceApp(a, next, a.value.texts(), false)
 }
 
-// deleteApp takes an app's credentials away for good, and marks its keys as deleted
-// like DeleteAllKey. The record stays, so that no older state comes back.
+// deleteApp takes an app's credentials and its default key away for good, and marks
+// its other keys as deleted like DeleteAllKey; the sweep takes its secrets as well. The
+// record stays, so that no older state comes back.
 func (x *request) deleteApp() (result, error) {
 	a, err := x.tenantApp()
 	if err != nil {
@@ -129,7 +130,24 @@ func (x *request) deleteApp() (result, error) {
 	next.State, next.Credentials = record.Destroyed, []record.Credential{}
 	next.Generation++
 	next.GenerationAt = x.millis()
+	if err := x.deleteDefaultKey(a); err != nil {
+		return result{}, err
+	}
 	return result{message: textSuccessful}, x.narrowing(x.replaceApp(a, next, nil, true))
+}
+
+// deleteDefaultKey marks the key as deleted that an app's secrets are encrypted under.
+// No listing has it, so that no sweep finds it. Where the host says that there is none,
+// there is nothing left to do.
+func (x *request) deleteDefaultKey(a *cached[*openApp]) error {
+	id := wire.RecordID{Type: wire.Key, Tenant: a.id.Tenant, ID: a.value.DefaultKey}
+	k, err := load(x, x.core.cmks, id, x.core.openKey)
+	if err != nil || k == nil || k.value.Deleted != 0 {
+		return err
+	}
+	next := k.value
+	next.Deleted = x.millis()
+	return x.narrowing(x.writeKey(k.id, k.revision, next))
 }
 
 // replaceApp adds an app record to the writes, with the texts of its API keys.

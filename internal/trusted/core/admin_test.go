@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -273,4 +274,87 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	want(t, "unknown", frank.ask(0, api.RevokeToken, map[string]any{"tokenid": wire.NewUUID().String()}), 400, api.MessageTokenUnknown)
+}
+
+// sweepOf has core 0 take a step of a sweep of an app.
+func (h *host) sweepOf(c *tenant, refs ...wire.Ref) *wire.Answer {
+	h.t.Helper()
+	a, err := h.cores[0].Sweep(h.t.Context(), &wire.Sweep{RequestID: "s", App: h.ref(appID(c.id()), true), Keys: refs})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return a
+}
+
+// A deleted app leaves nothing of its secrets in an honest host's database, and what a
+// dishonest one puts back is of no use to it.
+func TestDeletedAppSecrets(t *testing.T) {
+	h, d := newHost(t)
+	frank, alice, bob := h.admin("frank"), h.enroll(), h.enroll()
+	for _, name := range []string{"one", "two", "three"} {
+		alice.mustDo("CreateSecret", secretOf(name, "secretData", "x"))
+	}
+	alice.mustDo("PutSecretValue", secretOf("one", "secretData", "y"))
+	alice.mustDo("DeleteSecret", secretOf("two"))
+	alice.mustDo("DeleteSecret", secretOf("three", "forceDelete", true))
+	bob.mustDo("CreateSecret", secretOf("one", "secretData", "x"))
+	list := wire.Query{Type: wire.Secret, Tenant: alice.id()}
+	foreign := h.list(wire.Query{Type: wire.Secret, Tenant: bob.id()})
+
+	secrets := h.list(list)
+	if a := h.sweepOf(alice, secrets...); a.Code == 200 || len(a.Writes) != 0 {
+		t.Errorf("of an active app: got %+v", a)
+	}
+	named := map[string]any{"appid": alice.appid}
+	frank.must(api.DisableApp, named)
+	if a := h.sweepOf(alice, secrets...); a.Code == 200 || len(a.Writes) != 0 {
+		t.Errorf("of a disabled app: got %+v", a)
+	}
+	row := h.rows[appID(alice.id())]
+	app, _, err := record.OpenApp(h.cores[0].keys, record.Header{ID: row.ID, Revision: row.Revision}, row.Sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := wire.RecordID{Type: wire.Key, Tenant: alice.id(), ID: app.DefaultKey}
+	before := maps.Clone(h.rows)
+	frank.must(api.DeleteApp, named)
+
+	if secrets = h.list(list); len(secrets) != 2 { // one, and the one that waits for its date
+		t.Fatalf("got %d secrets", len(secrets))
+	}
+	for _, refs := range [][]wire.Ref{append(foreign, secrets...), slices.Repeat(secrets, 130)} {
+		if a := h.sweepOf(alice, refs...); a.Code == 200 || len(a.Writes) != 0 {
+			t.Errorf("%d records: got code %d, %d writes", len(refs), a.Code, len(a.Writes))
+		}
+	}
+	for range 2 { // again, with the states from before: nothing is left to do
+		if a, err := h.settle(0, h.sweepOf(alice, secrets...)); err != nil || a.Code != 200 {
+			t.Errorf("got %+v, %v", a, err)
+		}
+	}
+	for id, row := range h.rows {
+		if id.Tenant == alice.id() && (id.Type == wire.SecretVersion || id.Type == wire.Secret && !row.Hidden) {
+			t.Errorf("%s is there", id)
+		}
+	}
+	if k, err := record.OpenKey(h.cores[0].keys, record.Header{ID: key, Revision: h.rows[key].Revision}, h.rows[key].Sealed); err != nil || k.Deleted == 0 {
+		t.Errorf("the default key is %+v, %v", k, err)
+	}
+	want(t, "another app's", bob.do(0, "GetSecretValue", secretOf("one")), 200, "successful")
+
+	h.rows = before
+	h.cores = append(h.cores, d.start(t, h, Limits{}))
+	for core := range h.cores {
+		if r := alice.do(core, "GetSecretValue", secretOf("one")); r.Code == 200 {
+			t.Errorf("core %d: a secret of a deleted app: %v", core, r.Result)
+		}
+		if r := frank.ask(core, api.EnableApp, named); r.Code == 200 {
+			t.Errorf("core %d: a deleted app is enabled", core)
+		}
+		for _, id := range []wire.RecordID{key, appID(alice.id())} {
+			if !h.cores[core].facts.Known(id) {
+				t.Errorf("core %d: no fact about %s", core, id)
+			}
+		}
+	}
 }
