@@ -33,6 +33,12 @@ func TestReads(t *testing.T) {
 	if got := string(inner.Raw()); got != `{"a":[1, 2],"b":null}` {
 		t.Errorf("Raw: got %s", got)
 	}
+	if got := strings.Join(n.Names(), " "); got != "text n yes hex at inner" {
+		t.Errorf("Names: got %q", got)
+	}
+	if !inner.Member("a").IsArray() || inner.IsArray() || n.Member("text").IsArray() {
+		t.Error("IsArray takes something else for an array")
+	}
 	if n.Has("TEXT") || !n.Has("text") {
 		t.Error("member names are not compared exactly")
 	}
