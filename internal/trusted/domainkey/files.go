@@ -63,8 +63,12 @@ func createDomain(dir string, p tee.Platform, d *manifest.Draft, r RecoveryKey, 
 	if err != nil {
 		return err
 	}
-	var bundle []byte
-	secret.Do(func() { bundle, err = seal(p, genesis.ID(m.Hash()), versions, signing) })
+	name, secured := BundleFile, []byte(nil)
+	if tee.Seals(p) {
+		secret.Do(func() { secured, err = seal(p, genesis.ID(m.Hash()), versions, signing) })
+	} else {
+		name, secured, err = escrowed(d.Root, encoded, r, versions, signing, now)
+	}
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func createDomain(dir string, p tee.Platform, d *manifest.Draft, r RecoveryKey, 
 			return err
 		}
 	}
-	files[GenesisFile], files[BundleFile] = encoded, bundle
+	files[GenesisFile], files[name] = encoded, secured
 	return writeDomain(dir, files)
 }
 

@@ -23,9 +23,13 @@ type RecoveryKey interface {
 	// Shares returns files for the directory of the domain whose genesis has
 	// version 1.
 	Shares(domain genesis.ID, version uint64) (map[string][]byte, error)
+	// Escrow returns keys, encrypted to the recovery key, and the name of the file.
+	Escrow(keys *Keyring, s *manifest.State, now time.Time) (name string, file []byte, err error)
 }
 
-// CreateRecoverable is Create for a domain with custodians, for whom r was made.
+// CreateRecoverable is Create for a domain with custodians, for whom r was made. On a
+// platform without seal keys there is the escrow in place of the bundle, unless the
+// domain wants an HSM: custodians open it at each start.
 func CreateRecoverable(dir string, p tee.Platform, d *manifest.Draft, r RecoveryKey, now time.Time, operators ...crypto.Signer) error {
 	return createDomain(dir, p, d, r, now, operators)
 }
@@ -50,6 +54,43 @@ func (k *Keyring) Restore(dir string, p tee.Platform, s *manifest.State, files m
 		all[name] = b
 	}
 	return writeDomain(dir, all)
+}
+
+// Publish makes the domain directory dir, which must not exist, of files, which are
+// public and which the caller has verified, on a platform that keeps no bundle.
+// Errors: ErrSimulated.
+func Publish(dir string, p tee.Platform, s *manifest.State, files map[string][]byte) error {
+	dir = filepath.Clean(dir)
+	if err := Protected(p, &s.Terms); err != nil { // check: publish-protected
+		return err
+	}
+	if err := absent(dir); err != nil {
+		return err
+	}
+	return writeDomain(dir, files)
+}
+
+// escrowed returns the escrow of a domain that is being made and whose DomainKey
+// this platform cannot keep. Errors: ErrRoot, tee.ErrNoSealKey, those of r.
+func escrowed(root manifest.Root, genesisFile []byte, r RecoveryKey, versions []secret.Bytes, signing secret.Bytes, now time.Time) (name string, file []byte, err error) {
+	switch {
+	case r == nil:
+		return "", nil, fmt.Errorf("%w, or name custodians, who give it again at each start", cannotSeal(tee.ErrNoSealKey))
+	case root != manifest.Seal: // check: escrowed-root
+		return "", nil, fmt.Errorf("%w: its root is %s, and %w", ErrRoot, root, tee.ErrNoSealKey)
+	}
+	state, err := manifest.Trust(genesisFile) // that was just made
+	if err != nil {
+		return "", nil, err
+	}
+	home := secret.NewHeap()
+	defer home.Close()
+	var keys *Keyring
+	secret.Do(func() { keys, err = newKeyring(home, state.Domain, versions, signing) })
+	if err != nil {
+		return "", nil, err
+	}
+	return r.Escrow(keys, state, now)
 }
 
 // sealed returns the bundle of k.

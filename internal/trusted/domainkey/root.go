@@ -38,6 +38,15 @@ func kept(p tee.Platform, root manifest.Root) error {
 // admit refuses a platform whose keys the host can read where the domain asks for
 // better, and one that keeps the DomainKey otherwise than the domain asks for.
 func admit(p tee.Platform, t *manifest.Terms) error {
+	if err := Protected(p, t); err != nil {
+		return err
+	}
+	return kept(p, t.Root)
+}
+
+// Protected refuses a platform whose keys the host can read where the domain asks
+// for better. Errors: ErrSimulated.
+func Protected(p tee.Platform, t *manifest.Terms) error {
 	protected := !p.Simulated() && !p.Identity().Debug
 	switch {
 	case p.Simulated() && !t.Settings.AllowSim: // check+: simulated: the next case refuses as well, with another text
@@ -48,5 +57,5 @@ func admit(p tee.Platform, t *manifest.Terms) error {
 		// Such a host has all that the seal key takes, and the HSM serves it.
 		return fmt.Errorf("%w for its HSM: hsmWithoutTEE is not set", ErrSimulated)
 	}
-	return kept(p, t.Root)
+	return nil
 }

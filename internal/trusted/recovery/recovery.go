@@ -16,6 +16,7 @@ import (
 	"crypto/hpke"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
@@ -112,6 +113,12 @@ func (k *Key) Shares(domain genesis.ID, version uint64) (map[string][]byte, erro
 		files[escrow.ShareFile(p.Name, version)] = s.Encode()
 	}
 	return files, nil
+}
+
+// Escrow is Seal, with the name of the file, for a domain that is being made.
+func (k *Key) Escrow(keys *domainkey.Keyring, s *manifest.State, now time.Time) (name string, file []byte, err error) {
+	file, err = Seal(keys, s, now)
+	return escrow.File, file, err
 }
 
 // Forget zeroes the shares.

@@ -235,7 +235,15 @@ func TestBeginRefusals(t *testing.T) {
 		{"platform that cannot seal", func(t *testing.T, _ *realm, o *Options) { o.Platform = sealless{o.Platform} }, tee.ErrNoSealKey},
 		{"simulation is no longer allowed", func(t *testing.T, a *realm, o *Options) {
 			o.Manifests = [][]byte{a.next(t, func(s *manifest.Statement) { s.Settings.AllowSim, s.Settings.SimRoot = false, nil })}
-		}, verify.ErrUnknownRoot},
+		}, domainkey.ErrSimulated},
+		{"simulation is no longer allowed, and nothing is kept", func(t *testing.T, a *realm, o *Options) {
+			o.InMemory = true
+			o.Manifests = [][]byte{a.next(t, func(s *manifest.Statement) { s.Settings.AllowSim, s.Settings.SimRoot = false, nil })}
+		}, domainkey.ErrSimulated},
+		{"machine that is not admitted, and nothing is kept", func(t *testing.T, a *realm, o *Options) {
+			o.InMemory, o.Platform = true, sealless{o.Platform}
+			o.Manifests = [][]byte{a.next(t, func(s *manifest.Statement) { s.Settings.Platforms = s.Settings.Platforms[:1] })}
+		}, validate.ErrPlatform},
 		{"simulation is allowed again", func(t *testing.T, a *realm, o *Options) {
 			root := a.last.Settings.SimRoot
 			first := a.next(t, func(s *manifest.Statement) { s.Settings.AllowSim, s.Settings.SimRoot = false, nil })

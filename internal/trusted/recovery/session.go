@@ -22,12 +22,15 @@ import (
 // custodians release for one backup, one domain and one chain of manifests.
 type Options struct {
 	Attester   tee.Attester
-	Platform   tee.Platform // seals what is restored
+	Platform   tee.Platform // seals what is restored, unless InMemory
 	Backup     []byte
 	Manifests  [][]byte   // that follow those of the backup; the last may be what admits this machine
 	Collateral []byte     // collateral-v1 of this machine's platform
 	Domain     genesis.ID // that the backup must be of; zero: any
 	Now        time.Time
+	// InMemory says that what is restored is kept nowhere: the platform has no seal
+	// keys, and custodians come again after each start.
+	InMemory bool
 }
 
 // A Session is one restoration: shares are collected until there are enough. It is
@@ -45,8 +48,8 @@ type Session struct {
 
 // Begin verifies a backup, makes the session key, and has the platform attest it. It
 // judges its own evidence as custodians will, so that a machine that the manifest does
-// not admit is told so at once. Errors: ErrMachine, restoration.ErrDomain, tee.ErrNoSealKey, those
-// of escrow.ParseBackup and Backup.Verify, and of restoration.Judge.
+// not admit is told so at once. Errors: ErrMachine, restoration.ErrDomain, domainkey.ErrSimulated,
+// tee.ErrNoSealKey, those of escrow.ParseBackup and Backup.Verify, and of restoration.Judge.
 func Begin(ctx context.Context, o Options) (*Session, error) {
 	s := &Session{platform: o.Platform, shares: map[uint8]secret.Bytes{}}
 	contents, err := s.read(o)
@@ -59,7 +62,10 @@ func Begin(ctx context.Context, o Options) (*Session, error) {
 	if err := escrow.Restorable(contents.States); err != nil {
 		return nil, err
 	}
-	if err := canSeal(o.Platform); err != nil {
+	if err := domainkey.Protected(o.Platform, &contents.State().Terms); err != nil { // check: restore-protected
+		return nil, err
+	}
+	if err := canSeal(o.Platform); err != nil && !o.InMemory {
 		return nil, err
 	}
 	s.escrow = contents.Escrow
@@ -221,6 +227,27 @@ func (s *Session) Write(dir string, keys *domainkey.Keyring, now time.Time) erro
 	if err != nil {
 		return err
 	}
+	files, err := s.public(e)
+	if err != nil {
+		return err
+	}
+	return keys.Restore(dir, s.platform, state, files)
+}
+
+// Publish makes the domain directory dir, which must not exist, of the backup and of the
+// manifests alone, for a platform without seal keys: whoever serves it asks the custodians.
+// Errors: those of domainkey.Publish.
+func (s *Session) Publish(dir string) error {
+	files, err := s.public(s.backup.Escrow)
+	if err != nil {
+		return err
+	}
+	return domainkey.Publish(dir, s.platform, s.verdict.State(), files)
+}
+
+// public are the files of a domain directory that anybody may have, with an escrow.
+func (s *Session) public(e []byte) (map[string][]byte, error) {
+	state := s.verdict.State()
 	files := map[string][]byte{escrow.File: e}
 	for i, m := range s.verdict.States {
 		files[domainkey.ManifestFile(m.Version)] = s.files[i]
@@ -234,9 +261,9 @@ func (s *Session) Write(dir string, keys *domainkey.Keyring, now time.Time) erro
 	for _, f := range s.backup.Shares {
 		share, err := escrow.ParseShare(f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		files[escrow.ShareFile(share.Custodian, made)] = f
 	}
-	return keys.Restore(dir, s.platform, state, files)
+	return files, nil
 }
