@@ -24,6 +24,8 @@ import (
 const (
 	devOperator      = "operator"
 	devAdministrator = "administrator"
+	devCustodian     = "custodian" // with a number
+	devCustodians    = 3
 )
 
 // devNodes runs a domain of several nodes until ctx ends.
@@ -96,7 +98,15 @@ func devPeople(dir string) (nodes.People, error) {
 	if err != nil {
 		return nodes.People{}, err
 	}
-	return nodes.People{Operator: operator.person, Administrator: administrator.person, Key: operator.signer()}, nil
+	p := nodes.People{Operator: operator.person, Administrator: administrator.person, Key: operator.signer()}
+	for i := range devCustodians {
+		k, err := devKey(dir, fmt.Sprint(devCustodian, "-", i+1), manifest.Custodian)
+		if err != nil {
+			return nodes.People{}, err
+		}
+		p.Custodians = append(p.Custodians, k.person)
+	}
+	return p, nil
 }
 
 func devKey(dir, name string, d manifest.Duty) (*keyFile, error) {

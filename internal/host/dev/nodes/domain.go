@@ -70,7 +70,7 @@ func (s *Site) makeDomain(ctx context.Context) error {
 	if err := replace(path, b, 0o600); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin(), programServer), "init", "--no-recovery", path)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin(), programServer), "init", path)
 	cmd.Env = slices.Concat(s.o.Environ, s.serverSettings(0))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ehsm-dkeyserver init: %w\n%s", err, strings.TrimSpace(string(out)))
@@ -102,7 +102,8 @@ func (s *Site) draft() (*manifest.Draft, error) {
 	}
 	return &manifest.Draft{Format: manifest.DraftFormat, Terms: manifest.Terms{
 		Root: manifest.Seal, Administrator: people.Administrator, Settings: settings,
-		Operators: manifest.Quorum{Threshold: 1, Members: []manifest.Person{people.Operator}},
+		Operators:  manifest.Quorum{Threshold: 1, Members: []manifest.Person{people.Operator}},
+		Custodians: &manifest.Quorum{Threshold: 2, Members: people.Custodians},
 	}}, nil
 }
 

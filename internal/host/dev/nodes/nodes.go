@@ -52,7 +52,8 @@ type Options struct {
 type People struct {
 	Operator      manifest.Person
 	Administrator manifest.Person
-	Key           crypto.Signer // the operator's
+	Custodians    []manifest.Person // of whom two restore the DomainKey
+	Key           crypto.Signer     // the operator's
 }
 
 // A Site is a domain that runs.
