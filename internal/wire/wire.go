@@ -117,6 +117,7 @@ const (
 	SecretVersion            // one value of a secret, encrypted under a CMK
 	QuotePolicy              // which enclave's quotes a tenant wants
 	Token                    // an enrollment token, of which only a hash is kept
+	Policy                   // what credentials that name it may do
 )
 
 // String names the type for logs and errors.
@@ -138,6 +139,8 @@ func (t RecordType) String() string {
 		return "quote policy"
 	case Token:
 		return "enrollment token"
+	case Policy:
+		return "policy"
 	}
 	return fmt.Sprintf("record type %d", uint8(t))
 }
@@ -145,10 +148,10 @@ func (t RecordType) String() string {
 // RecordID names a record in the store. An app's ID equals its Tenant; a key
 // version has its key's ID and its number; an import session has its key's ID; a
 // secret has the ID that SecretID gives its name; a secret version has the ID of
-// its secret's incarnation and its number. A quote policy has an ID of its own. An
-// enrollment token has the ID that its text names, and no tenant. The app without a
-// tenant, all zero, is the domain: its credentials are those of the administrators.
-// Every record but versions has Version 0.
+// its secret's incarnation and its number. A quote policy and a policy have IDs of
+// their own. An enrollment token has the ID that its text names, and no tenant. The
+// app without a tenant, all zero, is the domain: its credentials are those of the
+// administrators. Every record but versions has Version 0.
 type RecordID struct {
 	Type    RecordType
 	Tenant  UUID

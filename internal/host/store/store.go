@@ -145,7 +145,7 @@ func (c Change) checkRemoval(at int) error {
 	return nil
 }
 
-func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.Token }
+func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.Policy }
 
 func check(w wire.Write) error {
 	switch {

@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"reflect"
 	"strings"
@@ -230,6 +231,9 @@ func TestExtremeAttributes(t *testing.T) {
 		App{State: Destroyed, Name: "n", Credentials: []Credential{}},
 		Token{[32]byte{255, 31: 1}, strings.Repeat("~", MaxText), User, MaxTokenUses, MaxTokenUses, true, math.MinInt64, math.MaxInt64, wire.UUID{15: 1}},
 		Token{Role: Owner, Uses: 1, Expires: 1},
+		Policy{Created: math.MinInt64, Modified: math.MaxInt64, Actions: policyActions(MaxPolicyActions), Keys: policyKeys(MaxPolicyKeys), Description: strings.Repeat("~", MaxText)},
+		Policy{Actions: []string{"a"}, AllKeys: true},
+		Policy{Deleted: math.MinInt64},
 	} {
 		sealed, err := sealAny(keys, &h, want, nil)
 		if err != nil {
@@ -240,6 +244,21 @@ func TestExtremeAttributes(t *testing.T) {
 			t.Errorf("open: got %+v, %v, want %+v", got, err, want)
 		}
 	}
+}
+
+// policyActions makes names of actions as long as they may be.
+func policyActions(n int) (names []string) {
+	for i := range n {
+		names = append(names, strings.Repeat("a", MaxText-3)+fmt.Sprintf("%03d", i))
+	}
+	return names
+}
+
+func policyKeys(n int) (keys []wire.UUID) {
+	for i := range n {
+		keys = append(keys, wire.UUID{byte(i >> 8), byte(i)})
+	}
+	return keys
 }
 
 // sealAny seals attributes of any type and sets the type in h. Types that have
@@ -270,6 +289,9 @@ func sealAny(keys *domainkey.Keyring, h *Header, attributes any, material []byte
 	case Token:
 		h.ID.Type = wire.Token
 		return SealToken(keys, *h, a)
+	case Policy:
+		h.ID.Type = wire.Policy
+		return SealPolicy(keys, *h, a)
 	}
 	h.ID.Type = wire.KeyVersion
 	return SealKeyVersion(keys, *h, attributes.(KeyVersion), secret.Copy(material))
@@ -331,6 +353,23 @@ func TestSealRefusals(t *testing.T) {
 		{"secret with a long description", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Description: strings.Repeat("n", maxDescription+1)}, "description of"},
 		{"secret with a long interval", Secret{State: Active, Current: 1, Incarnation: wire.UUID{1}, Key: wire.UUID{1}, Name: "n", Interval: "10000d"}, "interval of"},
 		{"secret version without a key", SecretVersion{KeyVersion: 1}, "no key"},
+		{"policy without attributes", Policy{}, "without actions"},
+		{"policy without actions", Policy{Keys: policyKeys(1)}, "without actions"},
+		{"policy about no key", Policy{Actions: []string{"a"}}, "about no key"},
+		{"policy about all keys and one", Policy{Actions: []string{"a"}, AllKeys: true, Keys: policyKeys(1)}, "about all keys with keys"},
+		{"deleted policy with actions", Policy{Deleted: 1, Actions: policyActions(1)}, "deleted policy"},
+		{"deleted policy with keys", Policy{Deleted: 1, Keys: policyKeys(1)}, "deleted policy"},
+		{"deleted policy about all keys", Policy{Deleted: 1, AllKeys: true}, "deleted policy"},
+		{"policy with too many actions", Policy{Actions: policyActions(MaxPolicyActions + 1), AllKeys: true}, "65 actions, limit 64"},
+		{"policy with too many keys", Policy{Actions: policyActions(1), Keys: policyKeys(MaxPolicyKeys + 1)}, "257 keys, limit 256"},
+		{"policy with an empty action", Policy{Actions: []string{""}, AllKeys: true}, "printable"},
+		{"policy with an action that cannot be shown", Policy{Actions: []string{"a\n"}, AllKeys: true}, "printable"},
+		{"policy with a long action", Policy{Actions: []string{strings.Repeat("a", MaxText+1)}, AllKeys: true}, "printable"},
+		{"policy with an action twice", Policy{Actions: []string{"a", "a"}, AllKeys: true}, "action a follows action a"},
+		{"policy with actions out of order", Policy{Actions: []string{"b", "a"}, AllKeys: true}, "action a follows action b"},
+		{"policy with a key twice", Policy{Actions: []string{"a"}, Keys: []wire.UUID{{1}, {1}}}, "follows key"},
+		{"policy with keys out of order", Policy{Actions: []string{"a"}, Keys: []wire.UUID{{2}, {1}}}, "follows key"},
+		{"policy with a description that cannot be shown", Policy{Actions: []string{"a"}, AllKeys: true, Description: "\x7f"}, "printable"},
 		{"token without attributes", Token{}, "role 0"},
 		{"token without uses", Token{Role: Owner, Expires: 1}, "0 uses"},
 		{"token with too many uses", Token{Role: Owner, Uses: MaxTokenUses + 1, Expires: 1}, "10001 uses"},
@@ -378,7 +417,7 @@ func FuzzAttributes(f *testing.F) {
 		f.Add(byte(s.Type), attributes)
 	}
 	f.Fuzz(func(t *testing.T, typ byte, attributes []byte) {
-		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%7 + 1)}}
+		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%byte(wire.Policy) + 1)}}
 		if len(attributes) > maxAttributes {
 			return
 		}

@@ -158,6 +158,13 @@ type releasedRecord struct {
 		Created, Expires int64
 		By               hexBytes
 	}
+	Policy *struct {
+		Created, Modified, Deleted int64
+		Actions                    []string
+		AllKeys                    bool
+		Keys                       []hexBytes
+		Description                string
+	}
 }
 
 func releasedRecords(t testing.TB) []releasedRecord {
@@ -241,6 +248,14 @@ func (r releasedRecord) attributes() any {
 	if k := r.Token; k != nil {
 		return Token{[32]byte(k.Hash), k.Name, k.Role, k.Uses, k.Used, k.Revoked, k.Created, k.Expires, wire.UUID(k.By)}
 	}
+	if p := r.Policy; p != nil {
+		want := Policy{Created: p.Created, Modified: p.Modified, Deleted: p.Deleted, AllKeys: p.AllKeys, Description: p.Description}
+		want.Actions = append(want.Actions, p.Actions...)
+		for _, k := range p.Keys {
+			want.Keys = append(want.Keys, wire.UUID(k))
+		}
+		return want
+	}
 	v := r.SecretVersion
 	return SecretVersion{Created: v.Created, Key: wire.UUID(v.Key), KeyVersion: v.KeyVersion}
 }
@@ -274,6 +289,9 @@ func openAny(keys *domainkey.Keyring, h Header, sealed []byte) (attributes any, 
 	case wire.Token:
 		a, err := OpenToken(keys, h, sealed)
 		return a, secret.Bytes{}, err
+	case wire.Policy:
+		p, err := OpenPolicy(keys, h, sealed)
+		return p, secret.Bytes{}, err
 	case wire.QuotePolicy:
 		p, err := OpenQuotePolicy(keys, h, sealed)
 		return p, secret.Bytes{}, err

@@ -15,7 +15,7 @@ import (
 )
 
 // ofEachType names one released record of each type.
-var ofEachType = []string{"new app", "app with key pairs alone", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1", "quote policy"}
+var ofEachType = []string{"new app", "app with key pairs alone", "AES key, version 1", "import session, opaque key pair of 600 bytes", "secret", "secret, version 1", "quote policy", "policy"}
 
 // refused fails unless the record is refused with ErrOpen, a text with cause,
 // and nothing of the record returned.
@@ -48,6 +48,8 @@ func empty(attributes any) bool {
 		return a == QuotePolicy{}
 	case Token:
 		return a == Token{}
+	case Policy:
+		return reflect.DeepEqual(a, Policy{})
 	}
 	return false
 }
@@ -144,6 +146,7 @@ func TestWrongType(t *testing.T) {
 		wire.Secret:        func(h Header, b []byte) error { _, err := OpenSecret(keys, h, b); return err },
 		wire.SecretVersion: func(h Header, b []byte) error { _, _, err := OpenSecretVersion(keys, h, b); return err },
 		wire.QuotePolicy:   func(h Header, b []byte) error { _, err := OpenQuotePolicy(keys, h, b); return err },
+		wire.Policy:        func(h Header, b []byte) error { _, err := OpenPolicy(keys, h, b); return err },
 		wire.Token:         func(h Header, b []byte) error { _, err := OpenToken(keys, h, b); return err },
 	}
 	for _, name := range ofEachType {

@@ -92,7 +92,7 @@ func testListingRefused(t *testing.T, s Store) {
 		{"secrets of an id", wire.Query{Type: wire.Secret, Tenant: uuid(1), ID: uuid(1), Limit: 9}},
 		{"keys after a version", wire.Query{Type: wire.Key, Tenant: uuid(1), After: 1, Limit: 9}},
 		{"no type", wire.Query{Tenant: uuid(1), Limit: 9}},
-		{"unknown type", wire.Query{Type: 9, Tenant: uuid(1), Limit: 9}},
+		{"unknown type", wire.Query{Type: 99, Tenant: uuid(1), Limit: 9}},
 		{"apps of a tenant", wire.Query{Type: wire.App, Tenant: uuid(1), Limit: 9}},
 		{"apps after a version", wire.Query{Type: wire.App, After: 1, Limit: 9}},
 		{"negative limit", wire.Query{Type: wire.Key, Tenant: uuid(1), Limit: -1}},
