@@ -35,11 +35,15 @@ const (
 	// recovery key. Fields: role, HPKE public key of the session, SHA-256 of the backup,
 	// hash of the manifest in force; see package restoration.
 	UseRestore Use = "ehsm/reportdata-restore/v1\x00"
+	// UseLogin binds the public key of a client that logs in with its own evidence.
+	// Fields: tenant, instance id of the core, the core's challenge, kind of the key in
+	// one byte, public key. docs/login.md.
+	UseLogin Use = "ehsm/reportdata-login/v1\x00"
 )
 
 // Uses lists the registry.
 func Uses() []Use {
-	return []Use{UseChannel, UseInstance, UseInstanceKeys, UseAcceptance, UseLocal, UseRestore}
+	return []Use{UseChannel, UseInstance, UseInstanceKeys, UseAcceptance, UseLocal, UseRestore, UseLogin}
 }
 
 // ReportData returns the REPORTDATA of a use: SHA-512 over label, domain id and

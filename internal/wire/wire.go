@@ -120,6 +120,10 @@ const (
 	Policy                   // what credentials that name it may do
 )
 
+// TenantSettings is what a tenant's owner has decided beside its credentials: who may
+// log in.
+const TenantSettings RecordType = 12
+
 // String names the type for logs and errors.
 func (t RecordType) String() string {
 	switch t {
@@ -141,6 +145,8 @@ func (t RecordType) String() string {
 		return "enrollment token"
 	case Policy:
 		return "policy"
+	case TenantSettings:
+		return "tenant settings"
 	}
 	return fmt.Sprintf("record type %d", uint8(t))
 }
@@ -149,9 +155,10 @@ func (t RecordType) String() string {
 // version has its key's ID and its number; an import session has its key's ID; a
 // secret has the ID that SecretID gives its name; a secret version has the ID of
 // its secret's incarnation and its number. A quote policy and a policy have IDs of
-// their own. An enrollment token has the ID that its text names, and no tenant. The
-// app without a tenant, all zero, is the domain: its credentials are those of the
-// administrators. Every record but versions has Version 0.
+// their own. An enrollment token has the ID that its text names, and no tenant. The settings of a
+// tenant have its ID. The app without a
+// tenant, all zero, is the domain: its credentials are those of the administrators.
+// Every record but versions has Version 0.
 type RecordID struct {
 	Type    RecordType
 	Tenant  UUID

@@ -242,7 +242,7 @@ func FuzzReadFrame(f *testing.F) {
 func TestRecordTypes(t *testing.T) {
 	for typ, want := range map[RecordType]string{
 		0: "record type 0", 1: "app", 2: "key", 3: "key version", 4: "import session", 5: "secret", 6: "secret version",
-		7: "quote policy", 8: "enrollment token", 9: "policy", 10: "record type 10", 255: "record type 255",
+		7: "quote policy", 8: "enrollment token", 9: "policy", 10: "record type 10", 12: "tenant settings", 255: "record type 255",
 	} {
 		if got := typ.String(); got != want {
 			t.Errorf("RecordType(%d): got %q, want %q", typ, got, want)

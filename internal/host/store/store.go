@@ -145,7 +145,9 @@ func (c Change) checkRemoval(at int) error {
 	return nil
 }
 
-func known(t wire.RecordType) bool { return t >= wire.App && t <= wire.Policy }
+func known(t wire.RecordType) bool {
+	return t >= wire.App && t <= wire.Policy || t == wire.TenantSettings
+}
 
 func check(w wire.Write) error {
 	switch {

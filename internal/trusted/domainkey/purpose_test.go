@@ -56,11 +56,15 @@ func TestPurposesDiffer(t *testing.T) {
 		if err != nil || facts.Len() != KeySize {
 			t.Errorf("Key(NegativeFacts, %d): got %d bytes, %v", version, facts.Len(), err)
 		}
-		for _, key := range []secret.Bytes{wrapping, token, salt, facts} {
+		login, err := k.Key(LoginToken, version)
+		if err != nil || login.Len() != KeySize {
+			t.Errorf("Key(LoginToken, %d): got %d bytes, %v", version, login.Len(), err)
+		}
+		for _, key := range []secret.Bytes{wrapping, token, salt, facts, login} {
 			seen[string(key.Expose())] = true
 		}
 	}
-	if want := 4 * int(k.Current()); len(seen) != want {
+	if want := 5 * int(k.Current()); len(seen) != want {
 		t.Errorf("got %d different keys, want %d", len(seen), want)
 	}
 	for _, version := range []uint32{0, k.Current() + 1, math.MaxUint32} {

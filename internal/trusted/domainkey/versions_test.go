@@ -71,7 +71,7 @@ func TestAdopt(t *testing.T) {
 	if after, _ := k.Key(RecordWrapping, 1); &after.Expose()[0] != &before.Expose()[0] {
 		t.Error("a key that was held has moved")
 	}
-	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt, NegativeFacts} {
+	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt, NegativeFacts, LoginToken} {
 		for v := uint32(1); v <= 3; v++ {
 			a, err := k.Key(p, v)
 			b, _ := three.Key(p, v)
