@@ -59,7 +59,7 @@ so on. They must have one certificate; --pid names the processes of all of them.
 	flags.BoolVar(&o.HTTP, "http", false, "without TLS")
 	flags.IntSliceVar(&o.PIDs, "pid", nil, "`process ids` of the service at --url or --nodes")
 	flags.StringSliceVar(&nodes, "nodes", nil, "`URLs` of the nodes of a service that runs already")
-	cmd.AddCommand(newBenchFill(a))
+	cmd.AddCommand(newBenchFill(a), newBenchNoisy(a))
 	return cmd
 }
 

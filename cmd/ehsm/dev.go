@@ -20,6 +20,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/harden/fence"
 	"github.com/ehsm-kms/ehsm/internal/host/dev"
 	"github.com/ehsm-kms/ehsm/internal/host/dev/nodes"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // devCredentials is the file of a data directory with the profile of its first
@@ -30,6 +31,7 @@ type devFlags struct {
 	listen, data string
 	http         bool
 	noProfile    bool
+	limit        int
 	several      bool // programs of their own, for so many nodes:
 	nodes        int
 	database     string
@@ -68,6 +70,7 @@ NAME.pid and NAME.log of each program, and operator.key, which signs manifests.`
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:9000", "`host:port` to listen on; port 0 takes a free one")
 	flags.StringVar(&f.data, "data", "", "`directory` of all data; ehsm in $XDG_STATE_HOME or ~/.local/state without it, ehsm-nodes with --nodes")
 	flags.BoolVar(&f.http, "http", false, "plain http, on loopback addresses only")
+	flags.IntVar(&f.limit, "limit", 0, "`requests` a second that an app may make, and twice as many at once; of the first start; any number without it")
 	flags.IntVar(&f.nodes, "nodes", 0, "run a domain of so many `nodes`, 1 to 9, each with programs of its own")
 	flags.StringVar(&f.database, "database", "", "`URL` of the PostgreSQL that the nodes share; one of their own without it")
 	flags.BoolVar(&f.noProfile, "no-profile", false, "enroll nobody and write no profile")
@@ -104,7 +107,11 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 	}
 	config.TuneCollector(ctx, a.getenv, 400)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
-	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Locked: true})
+	administrator, err := firstAdministrator(f.data)
+	if err != nil {
+		return err
+	}
+	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Rate: f.limit, Locked: true})
 	if err != nil {
 		return err
 	}
@@ -114,11 +121,30 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 	return server.Wait()
 }
 
+// firstAdministrator makes the key of the administrator of a domain that is yet to be
+// made in a data directory, administrator.key in it. A domain that is there has the one
+// that it has.
+func firstAdministrator(dir string) (manifest.Person, error) {
+	if _, err := os.Stat(filepath.Join(dir, dev.DomainDir)); err == nil {
+		return manifest.Person{}, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return manifest.Person{}, fmt.Errorf("data directory: %w", err)
+	}
+	k, err := devKey(dir, devAdministrator, manifest.Administrator)
+	if err != nil {
+		return manifest.Person{}, err
+	}
+	return k.person, nil
+}
+
 // check finds flags that do not go together.
 func (f devFlags) check() error {
 	switch {
 	case f.several && (f.nodes < 1 || f.nodes > nodes.Most):
 		return usagef("%d nodes, want 1 to %d", f.nodes, nodes.Most)
+	case f.limit < 0 || f.several && f.limit > 0:
+		return usagef("--limit %d, want at least 0, and only without --nodes", f.limit)
 	case f.several && f.http:
 		return usagef("--http is not for several nodes")
 	case !f.several && f.database != "":

@@ -129,6 +129,7 @@ requests are encrypted to it. Exit codes: 0 done,
 		newVersion(a),
 		newBench(a),
 		newBenchCeiling(a),
+		newBenchNoise(a),
 	)
 	return root
 }

@@ -69,3 +69,23 @@ func residentSize(pids []int) (total int64, err error) {
 	}
 	return total, nil
 }
+
+// lowestPriority has the kernel run all threads of this process, those to come
+// included, only while others leave time. Threads have priorities of their own on
+// Linux, and new ones have that of the thread that starts them.
+func lowestPriority() error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err == nil {
+			err = unix.Setpriority(unix.PRIO_PROCESS, tid, 19)
+		}
+		if err != nil {
+			return fmt.Errorf("thread %s: %w", t.Name(), err)
+		}
+	}
+	return nil
+}

@@ -43,7 +43,8 @@ func operations() []operation {
 		{"encrypt", api.Encrypt, true, false, prepareEncrypt, nil},
 		{"decrypt", api.Decrypt, true, false, prepareDecrypt, nil},
 		{"datakey", api.GenerateDataKey, false, false, prepareDataKey, nil},
-		{"createkey", api.CreateKey, false, false, prepareCreateKey, nil},
+		{"createkey", api.CreateKey, false, false, prepareCreateKey(api.AESGCM256, api.EncryptDecrypt), nil},
+		{"createkey-rsa2048", api.CreateKey, false, false, prepareCreateKey(api.RSA2048, api.SignVerify), nil},
 	}, asymmetricOperations(), secretOperations())
 }
 
@@ -125,15 +126,17 @@ func prepareDataKey(_ context.Context, t *tenant, size int) (any, proof, error) 
 	}, nil
 }
 
-func prepareCreateKey(context.Context, *tenant, int) (any, proof, error) {
-	payload := api.CreateKeyRequest{KeySpec: api.AESGCM256, Origin: api.InternalKey, KeyUsage: api.EncryptDecrypt}
-	return payload, func(_ context.Context, body []byte) error {
-		res, err := result[api.CreateKeyResult](body)
-		if err == nil && len(res.KeyID) != 36 {
-			err = errProof
-		}
-		return err
-	}, nil
+func prepareCreateKey(spec api.KeySpec, usage api.KeyUsage) preparation {
+	return func(context.Context, *tenant, int) (any, proof, error) {
+		payload := api.CreateKeyRequest{KeySpec: spec, Origin: api.InternalKey, KeyUsage: usage}
+		return payload, func(_ context.Context, body []byte) error {
+			res, err := result[api.CreateKeyResult](body)
+			if err == nil && len(res.KeyID) != 36 {
+				err = errProof
+			}
+			return err
+		}, nil
+	}
 }
 
 // opens reports whether the service decrypts ciphertext to plaintext.

@@ -17,16 +17,20 @@ import (
 // disturbed.
 const foreignLimit = 0.1
 
-// Report is what a run found; it encodes as JSON. Times are microseconds, sizes bytes; zero stands
-// for what was not measured.
-type Report struct {
+// Head says what was measured, where and when.
+type Head struct {
 	Date      string `json:"date"`   // RFC 3339, UTC
 	Commit    string `json:"commit"` // "" in a build outside a repository
 	Go        string `json:"go"`
 	CPUs      int    `json:"cpus"` // that server and load generator share
 	Service   string `json:"service"`
 	Transport string `json:"transport"` // "TLS" or "http"
+}
 
+// Report is what a run found; it encodes as JSON. Times are microseconds, sizes bytes; zero stands
+// for what was not measured.
+type Report struct {
+	Head
 	FirstStart  float64 `json:"firstStart"`  // to ready, on an empty directory
 	SecondStart float64 `json:"secondStart"` // to ready, on the directory of the first
 	IdleBytes   int64   `json:"idleBytes"`   // in RAM before the first request
@@ -93,8 +97,10 @@ type Round struct {
 	PrimitiveCPU float64 `json:"primitiveCpu,omitempty"`
 }
 
-func newReport(o Options) *Report {
-	r := &Report{
+func newReport(o Options) *Report { return &Report{Head: newHead(o)} }
+
+func newHead(o Options) Head {
+	r := Head{
 		Date:    time.Now().UTC().Format(time.RFC3339),
 		Go:      runtime.Version(),
 		CPUs:    runtime.NumCPU(),
@@ -198,10 +204,14 @@ func quantiles(h *histogram) Latency {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// WriteText writes the report as a table for people.
-func (r *Report) WriteText(w io.Writer) error {
+func (r *Head) writeHead(w io.Writer) {
 	fmt.Fprintf(w, "%s  commit %s  %s  %d CPUs shared with the load generator\n", r.Date, cmp.Or(r.Commit, "unknown"), r.Go, r.CPUs)
 	fmt.Fprintf(w, "%s over %s\n", r.Service, r.Transport)
+}
+
+// WriteText writes the report as a table for people.
+func (r *Report) WriteText(w io.Writer) error {
+	r.writeHead(w)
 	if r.SecondStart > 0 {
 		fmt.Fprintf(w, "start to ready in ms: %.0f, the first time %s\n", r.SecondStart/1000, number(r.FirstStart/1000, 0))
 	}

@@ -57,7 +57,7 @@ func TestReportForeign(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := Report{CPUs: 2}
+			r := Report{Head: Head{CPUs: 2}}
 			r.addForeign(&sample{elapsed: tt.elapsed, foreign: tt.foreign})
 			var text strings.Builder
 			if err := r.WriteText(&text); err != nil {
@@ -74,7 +74,7 @@ func TestReportForeign(t *testing.T) {
 func TestReportWithoutFigures(t *testing.T) {
 	row := newRow(operation{name: "encrypt"}, 32, 1)
 	row.finish()
-	r := Report{Service: "https://kms.example:9000", Rows: []Row{row}}
+	r := Report{Head: Head{Service: "https://kms.example:9000"}, Rows: []Row{row}}
 	var text strings.Builder
 	if err := r.WriteText(&text); err != nil {
 		t.Fatal(err)

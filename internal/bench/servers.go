@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,6 +39,7 @@ type starter struct {
 	dir     string   // temporary
 	env     []string // of the children
 	settle  time.Duration
+	limit   int // requests a second of an app; 0: none
 }
 
 // newStarter makes the directory. The children see the environment without
@@ -115,6 +117,9 @@ func (s *starter) startDev(ctx context.Context, plain bool) (*child, error) {
 	args := []string{"dev", "--no-profile", "--data", s.data(), "--listen", "127.0.0.1:0"}
 	if plain {
 		args = append(args, "--http")
+	}
+	if s.limit > 0 {
+		args = append(args, "--limit", strconv.Itoa(s.limit))
 	}
 	return startChild(ctx, s.env, readyURL, s.program, args...)
 }

@@ -53,8 +53,12 @@ type Options struct {
 	PlainHTTP bool   // no TLS; only on loopback
 	Log       *slog.Logger
 	Limits    core.Limits
-	Locked    bool             // keys in the memory that the kernel protects best, ordinary memory with a warning where it has none
-	Clock     func() time.Time // the host's clock; nil: time.Now
+	Rate      int // requests a second that an app may make, and twice as many at once; 0: any number. Of the first start
+	// Administrator is the domain's first one, whom its genesis names. Of the first
+	// start; without a key nobody has it.
+	Administrator manifest.Person
+	Locked        bool             // keys in the memory that the kernel protects best, ordinary memory with a warning where it has none
+	Clock         func() time.Time // the host's clock; nil: time.Now
 }
 
 // ErrNotLoopback is returned for plain HTTP on an address that others reach.
@@ -321,14 +325,18 @@ func openHome(o Options) (*secret.Home, error) {
 // createDomain makes a domain for development, which takes the machine's quotes for
 // genuine. It is thrown away with its directory, so nobody keeps an operator's key
 // to change it.
-func createDomain(dir string, machine *sim.Machine, now time.Time) error {
+func createDomain(dir string, machine *sim.Machine, o Options) error {
 	s := manifest.Defaults(manifest.Development)
 	s.SimRoot = machine.Root().Raw
+	s.Limits.RequestsPerSecond, s.Limits.Burst = o.Rate, 2*o.Rate
 	draft, operator, err := manifest.ThrowAway(s)
 	if err != nil {
 		return err
 	}
-	return domainkey.Create(dir, machine, draft, now, operator)
+	if len(o.Administrator.Key) > 0 {
+		draft.Administrator = o.Administrator
+	}
+	return domainkey.Create(dir, machine, draft, o.clock()(), operator)
 }
 
 // openCore opens the domain, at first start after making it. A crash in between
@@ -336,7 +344,7 @@ func createDomain(dir string, machine *sim.Machine, now time.Time) error {
 func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*core.Core, error) {
 	domain := filepath.Join(o.Dir, DomainDir)
 	if first {
-		if err := createDomain(domain, machine, o.clock()()); err != nil {
+		if err := createDomain(domain, machine, o); err != nil {
 			return nil, fmt.Errorf("make the domain: %w", err)
 		}
 	}
