@@ -93,7 +93,7 @@ func (s *server) recovery(state *manifest.State) *overview.Recovery {
 	if state.Recovery == nil || state.Custodians == nil {
 		return nil
 	}
-	r := &overview.Recovery{Threshold: state.Custodians.Threshold}
+	r := &overview.Recovery{Threshold: state.Custodians.Threshold, Asked: s.custody.get()}
 	for _, p := range state.Custodians.Members {
 		r.Custodians = append(r.Custodians, p.Name)
 	}

@@ -45,16 +45,22 @@ dkeyservers. It runs in a TEE and looks into the TEE of each of them first.
         EHSM_DKEYSERVER_PEERS gives it one, and then serves without them.
         Machines that ask and that the manifest does not admit are in
         waiting.json of the domain's directory.
+        On a platform without seal keys nothing is kept: after each start k of n
+        custodians give it the DomainKey of the escrow in the directory, as for
+        restore, or else a dkeyserver of EHSM_DKEYSERVER_PEERS, if there is one.
   ehsm-dkeyserver recovery MANIFEST
         Make a new recovery key for the custodians of MANIFEST, which was edited
         from the one in force and is not signed yet. Its file gets the public
         part; the shares go to the directory. It counts once operators signed.
+        Without a seal key the custodians of now release their shares to it first:
+        DIRECTORY.recovery/request.
   ehsm-dkeyserver restore BACKUP [MANIFEST...]
         Make the directory EHSM_DKEYSERVER_DOMAIN, which must not exist, of a
         backup, after all machines were lost: k of n custodians release their
         shares to this TEE. The manifest must admit this machine: the last one of
         the backup, or one of those given, which follow it. What custodians get
         is DIRECTORY.restore/request; their answers go beside it, as *.answer.
+        Without a seal key only the directory is made; serve asks custodians.
   ehsm-dkeyserver hsm rewrap --to LABEL
         In a domain whose root is hsm: write domainkey.sealed anew, wrapped with
         the key LABEL of the HSM, which ehsm-hsm must have been told of. The

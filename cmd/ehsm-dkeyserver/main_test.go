@@ -164,7 +164,7 @@ func TestInit(t *testing.T) {
 		{"lost genesis", "no such file", func() { os.Remove(b.file(manifest.GenesisFile)) }},
 		{"worker of no domain", "EHSM_DKEYSERVER_DOMAIN_ID", func() { b.env["EHSM_DKEYSERVER_ROLE"], b.env["EHSM_DKEYSERVER_PEERS"] = "worker", "127.0.0.1:1" }},
 		{"worker without peers", "EHSM_DKEYSERVER_PEERS", func() { b.env["EHSM_DKEYSERVER_PEERS"] = "" }},
-		{"root with peers", "a root takes nothing", func() { b.env["EHSM_DKEYSERVER_ROLE"], b.env["EHSM_DKEYSERVER_PEERS"] = "root", "127.0.0.1:1" }},
+		{"root with peers", "takes nothing from others", func() { b.env["EHSM_DKEYSERVER_ROLE"], b.env["EHSM_DKEYSERVER_PEERS"] = "root", "127.0.0.1:1" }},
 	} {
 		row.change()
 		if code, _, stderr := b.run(t, "serve"); code != 1 || !strings.Contains(stderr, row.says) {

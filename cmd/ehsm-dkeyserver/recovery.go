@@ -13,6 +13,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/recovery"
+	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
@@ -29,6 +30,10 @@ func newRecovery(ctx context.Context, path string, getenv func(string) string, s
 	if err != nil {
 		return err
 	}
+	attester, ok := p.(tee.Attester)
+	if !ok {
+		return fmt.Errorf("%w: platform %s makes no quotes", tee.ErrNoPlatform, p.Name())
+	}
 	if p, err = sealing(settings, p); err != nil {
 		return err
 	}
@@ -44,7 +49,7 @@ func newRecovery(ctx context.Context, path string, getenv func(string) string, s
 		return err
 	}
 	defer home.Close()
-	keys, state, err := domainkey.Open(settings.Domain, p, home)
+	keys, state, err := openKeys(ctx, settings, attester, p, home, stderr)
 	if err != nil {
 		return err
 	}

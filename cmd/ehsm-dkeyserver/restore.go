@@ -23,9 +23,10 @@ import (
 
 // Files of a restoration, in the directory beside the domain's.
 const (
-	restoreSuffix = ".restore" // of the directory
-	requestFile   = "request"
-	answerSuffix  = ".answer"
+	restoreSuffix  = ".restore"  // of the directory
+	recoverySuffix = ".recovery" // of that for a new recovery key
+	requestFile    = "request"
+	answerSuffix   = ".answer"
 
 	maxAnswer = 4 << 10 // bytes
 )
@@ -56,11 +57,23 @@ func restore(ctx context.Context, backup string, manifests []string, getenv func
 	if err := cage.Shut(stderr); err != nil {
 		return err
 	}
-	c := &collector{dir: filepath.Clean(settings.Domain) + restoreSuffix, session: s, seen: map[[32]byte]bool{}, stderr: stderr}
+	if o.InMemory {
+		return publish(s, settings.Domain, stderr)
+	}
+	c := newCollector(settings.Domain+restoreSuffix, s, stderr)
 	if err := c.collect(ctx); err != nil {
-		return err
+		return fmt.Errorf("given up, and nothing was restored: %w", err)
 	}
 	return c.finish(settings)
+}
+
+// publish makes the domain's directory where only custodians open the escrow.
+func publish(s *recovery.Session, dir string, stderr io.Writer) error {
+	if err := s.Publish(dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "ehsm-dkeyserver: made %s of the backup; this platform has no seal key, so that custodians give ehsm-dkeyserver serve the DomainKey, and again after each start\n", dir)
+	return nil
 }
 
 func restoreOptions(ctx context.Context, settings config.DKeyServer, p tee.Platform, backup string, manifests []string) (o recovery.Options, err error) {
@@ -68,7 +81,7 @@ func restoreOptions(ctx context.Context, settings config.DKeyServer, p tee.Platf
 	if !ok {
 		return o, fmt.Errorf("%w: platform %s makes no quotes", tee.ErrNoPlatform, p.Name())
 	}
-	o = recovery.Options{Attester: attester, Domain: genesis.ID(settings.DomainID), Now: time.Now()}
+	o = recovery.Options{Attester: attester, Domain: genesis.ID(settings.DomainID), Now: time.Now(), InMemory: !tee.Seals(p)}
 	if o.Platform, err = sealing(settings, p); err != nil {
 		return o, err
 	}
@@ -94,9 +107,20 @@ type collector struct {
 	session *recovery.Session
 	seen    map[[32]byte]bool // SHA-256 of answers that were looked at
 	stderr  io.Writer
+	told    func(have []string) // unless nil, whenever there is another share
 }
 
-// collect writes the request and returns when there are enough shares.
+// newCollector returns a collector for the directory that is named after that of
+// the domain.
+func newCollector(dir string, s *recovery.Session, stderr io.Writer) *collector {
+	return &collector{dir: filepath.Clean(dir), session: s, seen: map[[32]byte]bool{}, stderr: stderr}
+}
+
+// clear removes the directory, which is worth nothing any more.
+func (c *collector) clear() error { return os.RemoveAll(c.dir) }
+
+// collect writes the request and returns when there are enough shares. Errors:
+// recovery.ErrTooFew, with that of ctx.
 func (c *collector) collect(ctx context.Context) error {
 	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -120,7 +144,7 @@ func (c *collector) collect(ctx context.Context) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			have, need := c.session.Progress()
-			return fmt.Errorf("given up, and nothing was restored: %w: %d of the %d that it takes", recovery.ErrTooFew, len(have), need)
+			return fmt.Errorf("%w: %d of the %d that it takes: %w", recovery.ErrTooFew, len(have), need, context.Cause(ctx))
 		}
 	}
 }
@@ -131,6 +155,9 @@ func (c *collector) say(format string, v ...any) {
 
 func (c *collector) progress() {
 	have, need := c.session.Progress()
+	if c.told != nil {
+		c.told(have)
+	}
 	if len(have) == 0 {
 		c.say("waits for the shares of %d custodians", need)
 		return
@@ -192,7 +219,7 @@ func (c *collector) finish(settings config.DKeyServer) error {
 		return err
 	}
 	c.say("restored the DomainKey, versions %v, to %s; ehsm-dkeyserver serve next", c.session.Escrow().Versions, settings.Domain)
-	if err := os.RemoveAll(c.dir); err != nil { // worth nothing any more
+	if err := c.clear(); err != nil {
 		c.say("%v", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
@@ -43,12 +44,30 @@ func made(dir string, p tee.Platform, draft *manifest.Draft) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	home := secret.NewHeap()
-	defer home.Close()
-	if _, err := domainkey.Unseal(dir, p, home, state); err != nil {
+	if err := usable(dir, p, state); err != nil {
 		return false, fmt.Errorf("%w in %s, but nobody can use it: %w; move the directory away and run init again", errMade, dir, err)
 	}
 	return true, nil
+}
+
+// usable refuses a directory whose DomainKey nobody can have: it has to open here, or,
+// where the platform has no seal key, to be in escrow.
+func usable(dir string, p tee.Platform, state *manifest.State) error {
+	if !tee.Seals(p) {
+		b, err := readFile(filepath.Join(dir, escrow.File))
+		if err != nil {
+			return err
+		}
+		e, err := escrow.ParseEscrow(b)
+		if err != nil {
+			return err
+		}
+		return e.Verify(state)
+	}
+	home := secret.NewHeap()
+	defer home.Close()
+	_, err := domainkey.Unseal(dir, p, home, state)
+	return err
 }
 
 // tellLeftovers names what an init has left that was killed before the domain was

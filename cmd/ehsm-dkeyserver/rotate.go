@@ -10,6 +10,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/provision"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
 // errBehind is returned where others of the domain have a version of the DomainKey
@@ -17,7 +18,7 @@ import (
 // key of that number would part the domain.
 var errBehind = errors.New("others have a version of the DomainKey that this root has not; set it up as a worker")
 
-// patience is for how long a root that starts with a bundle older than its manifests
+// patience is for how long a root that has got a DomainKey older than its manifests
 // waits for others to say what they have, before it takes itself for one that was
 // ended in the middle of a rotation. dkeycaches come again every 2 s.
 const patience = 5 * time.Second
@@ -46,6 +47,16 @@ func (s *server) rotate(d *provision.Domain) error {
 	return nil
 }
 
+// notice takes note of when there came to be a DomainKey: err is that of its use.
+func (s *server) notice(state *manifest.State, err error) {
+	switch {
+	case err != nil:
+		s.has = time.Time{}
+	case s.has.IsZero():
+		s.has, s.asked = time.Now(), state.Settings.DomainKeyVersion()
+	}
+}
+
 // behind refuses to make versions where others have got further. Errors: errBehind,
 // provision.ErrNoKeys.
 func (s *server) behind(others uint32) error {
@@ -65,6 +76,7 @@ func (s *server) makeVersions(d *provision.Domain) error {
 		due = k.Newest() < state.Settings.DomainKeyVersion()
 		return nil
 	})
+	s.notice(state, err)
 	if err == nil {
 		err = s.behind(s.members.Newest())
 	}
@@ -74,19 +86,14 @@ func (s *server) makeVersions(d *provision.Domain) error {
 	if err != nil {
 		return err
 	}
-	if state.Settings.DomainKeyVersion() == s.asked && time.Since(s.begun) < patience {
+	if state.Settings.DomainKeyVersion() == s.asked && time.Since(s.has) < patience {
 		return nil // at the next look
 	}
 	s.rotating.Lock()
 	defer s.rotating.Unlock()
 	err = s.holder.Fill(func(home *secret.Home) (next *domainkey.Keyring, err error) {
 		err = s.holder.Use(func(k *domainkey.Keyring) error {
-			next, err = k.Rotate(s.settings.Domain, s.platform, home, &state.Settings, func(k *domainkey.Keyring) error {
-				if state.Recovery == nil {
-					return nil
-				}
-				return s.writeEscrow(k, state, time.Now())
-			})
+			next, err = k.Rotate(s.settings.Domain, s.platform, home, &state.Settings, s.alsoEscrow(state))
 			return err
 		})
 		return next, err
@@ -96,4 +103,13 @@ func (s *server) makeVersions(d *provision.Domain) error {
 	}
 	s.log.Info("the DomainKey has a new version", "version", state.Settings.DomainKeyVersion())
 	return failpoint.Hit("rotate.filled", "root")
+}
+
+// alsoEscrow is what keeps a new version beside the seal: the escrow, nil in a domain
+// without custodians.
+func (s *server) alsoEscrow(state *manifest.State) func(*domainkey.Keyring) error {
+	if state.Recovery == nil {
+		return nil
+	}
+	return func(k *domainkey.Keyring) error { return s.writeEscrow(k, state, time.Now()) }
 }

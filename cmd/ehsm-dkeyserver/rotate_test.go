@@ -105,7 +105,7 @@ func TestRotate(t *testing.T) {
 	if err := s.rotate(d); err != nil || s.kept(t).Newest() != 2 {
 		t.Errorf("it does not listen to others: %v", err)
 	}
-	s.begun = s.begun.Add(-patience)
+	s.has = s.has.Add(-patience)
 	if err := s.rotate(d); err != nil || s.kept(t).Newest() != 3 {
 		t.Errorf("after it has listened: %v", err)
 	}

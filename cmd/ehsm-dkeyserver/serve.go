@@ -33,13 +33,15 @@ type server struct {
 	self     *provision.Self
 	members  *provision.Members
 	heads    *facts.Kept // of the log of negative facts
-	begun    time.Time
-	asked    uint32 // version of the DomainKey that the manifests asked for then
+	has      time.Time   // since when it has the DomainKey, as watch sees it; zero: it has none
+	asked    uint32      // version of the DomainKey that the manifests asked for then
+	custody  custody
 	waiting  *provision.Waiting
 	writing  sync.Mutex // of manifests to the directory
 	rotating sync.Mutex // held from when the escrow has a new DomainKey until the holder has it
 	unsealed bool       // what is sealed has versions that are forgotten; for watch
 	log      *slog.Logger
+	stderr   io.Writer
 
 	waitingCount int    // that are written
 	waitingSaid  string // about a list that is not
@@ -81,12 +83,15 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 	if !ok {
 		return nil, fmt.Errorf("%w: platform %s makes no quotes", tee.ErrNoPlatform, p.Name())
 	}
+	if settings.Role == config.RoleRoot && len(settings.Peers) > 0 && tee.Seals(p) {
+		return nil, fmt.Errorf("%w: EHSM_DKEYSERVER_PEERS is set, but a root on a platform with seal keys takes nothing from others", config.ErrSetting)
+	}
 	sealed, err := sealing(settings, p)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{
-		settings: settings, platform: sealed, begun: time.Now(),
+		settings: settings, platform: sealed, stderr: stderr,
 		known:   provision.NewKnown(genesis.ID(settings.DomainID), time.Now),
 		holder:  provision.NewHolder(func() (*secret.Home, error) { return program.OpenHome(settings.Platform, stderr) }),
 		channel: channel.Config{Attester: attester, Collateral: provision.CollateralFile(settings.Collateral)},
@@ -114,11 +119,14 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 		return nil, fmt.Errorf("genesis in %s: %w", settings.Domain, err)
 	}
 	s.add(d, files[1:])
-	s.asked = d.State().Settings.DomainKeyVersion()
 	warnOfHSM(stderr, p, &d.State().Terms)
+	if !tee.Seals(p) {
+		return s, s.awaited(d.State())
+	}
 	err = s.holder.Fill(func(home *secret.Home) (*domainkey.Keyring, error) {
 		return domainkey.Unseal(settings.Domain, sealed, home, d.State())
 	})
+	s.notice(d.State(), err)
 	if err != nil && settings.Role == config.RoleWorker {
 		s.log.Info("no DomainKey here yet", "why", err.Error())
 		err = nil
@@ -154,7 +162,10 @@ func (s *server) run(ctx context.Context, ln, door net.Listener) error {
 		s.holder.Forget(ctx, func(why error) { s.log.Error("the DomainKey is gone", "why", why.Error()) })
 	})
 	var hurry func()
-	if s.settings.Role == config.RoleWorker {
+	if !tee.Seals(s.platform) {
+		beside.Go(func() { s.askCustodians(ctx) })
+	}
+	if len(s.settings.Peers) > 0 {
 		c := s.client()
 		hurry = c.Hurry
 		beside.Go(func() { c.Run(ctx) })
@@ -165,7 +176,7 @@ func (s *server) run(ctx context.Context, ln, door net.Listener) error {
 	}).Serve(ctx, ln)
 }
 
-// client is the worker's, of the other dkeyservers.
+// client is of the other dkeyservers: a worker's, or that of a root without seal key.
 func (s *server) client() *provision.Client {
 	dialer := new(net.Dialer)
 	return &provision.Client{

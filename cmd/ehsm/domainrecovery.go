@@ -247,6 +247,14 @@ func lastOf(paths []string, domain string) (*manifest.State, error) {
 	return s, nil
 }
 
+// waitsText says for whom a dkeyserver waits that has no DomainKey, if for anybody.
+func (v *statusView) waitsText() string {
+	if v.Recovery == nil || v.Recovery.Asked == nil {
+		return ""
+	}
+	return ": " + v.Recovery.Waits()
+}
+
 // recoveryText says what custodians could restore.
 func (v *statusView) recoveryText() string {
 	r := v.Recovery

@@ -44,14 +44,14 @@ func (c *DKeyServer) table() []setting {
 		{"EHSM_DKEYSERVER_ROLE", RoleRoot, "root: has made the DomainKey, by ehsm-dkeyserver init, and never takes another; worker: has it from the dkeyservers in EHSM_DKEYSERVER_PEERS", oneOf(&c.Role, RoleRoot, RoleWorker)},
 		{"EHSM_DKEYSERVER_DOMAIN", "/var/lib/ehsm/domain", "directory with genesis.json, later manifests as manifest-N.json, and domainkey.sealed; new manifests that are put there are taken at once", text(&c.Domain)},
 		{"EHSM_DKEYSERVER_DOMAIN_ID", "", "domain id, 64 hex digits; a worker without manifests must have it, and a program of another domain ends", domainID(&c.DomainID)},
-		{"EHSM_DKEYSERVER_PEERS", "", "of a worker: host:port of other dkeyservers, by commas, best first", endpoints(&c.Peers)},
+		{"EHSM_DKEYSERVER_PEERS", "", "of a worker, and of a root on a platform without seal keys: host:port of other dkeyservers that give it the DomainKey, by commas, best first", endpoints(&c.Peers)},
 		{"EHSM_DKEYSERVER_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_DKEYSERVER_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
 		{"EHSM_DKEYSERVER_HSM", "", "address of ehsm-hsm, for a domain whose root is hsm, and for no other: unix:/PATH or tcp:127.0.0.1:PORT", address(&c.HSM)},
 		{"EHSM_DKEYSERVER_COLLATERAL", "", "file with the collateral of this machine's platform, which is sent to peers; read anew for each", text(&c.Collateral)},
 		{"EHSM_DKEYSERVER_DOOR", "", "path of the unix socket at which ehsm domain status, admit, remove and submit ask; none: there is none. Without a value it is door.sock in the domain's directory; none in an enclave, whose sockets do not reach the host", text(&c.Door)},
 		{"EHSM_DKEYSERVER_CONNECTIONS", "1024", "connections at a time; when there are more, the oldest that has not proved itself yet is closed", number(&c.Connections, 16)},
-		{"EHSM_DKEYSERVER_HEARTBEAT", "5s", "of a worker: how often it asks the other dkeyserver for what is new", beat(&c.Heartbeat)},
+		{"EHSM_DKEYSERVER_HEARTBEAT", "5s", "of one with EHSM_DKEYSERVER_PEERS: how often it asks the other dkeyserver for what is new", beat(&c.Heartbeat)},
 	}
 }
 
@@ -66,8 +66,6 @@ func LoadDKeyServer(getenv func(string) string) (DKeyServer, error) {
 	switch {
 	case c.Role == RoleWorker && len(c.Peers) == 0:
 		errs = append(errs, missing("EHSM_DKEYSERVER_PEERS", "name the dkeyservers that a worker has the DomainKey from"))
-	case c.Role == RoleRoot && len(c.Peers) > 0:
-		errs = append(errs, fmt.Errorf("%w: EHSM_DKEYSERVER_PEERS is set, but a root takes nothing from others", ErrSetting))
 	}
 	errs = append(errs, needs("EHSM_DKEYSERVER", c.Platform, c.Sim, c.Collateral), c.door())
 	return c, errors.Join(errs...)

@@ -31,7 +31,13 @@ func newCeremony(t testing.TB, machines int) *ceremony {
 // newCeremonyOf is newCeremony with the programs of a directory.
 func newCeremonyOf(t testing.TB, programs string, machines int) *ceremony {
 	t.Helper()
-	c := &ceremony{site: newSiteOf(t, programs, machines, func(s *manifest.Settings) { s.Platforms = s.Platforms[:1] })}
+	return ceremonyOn(t, newSiteOf(t, programs, machines, func(s *manifest.Settings) { s.Platforms = s.Platforms[:1] }))
+}
+
+// ceremonyOn makes a domain with custodians in place of that of a site.
+func ceremonyOn(t testing.TB, s *site) *ceremony {
+	t.Helper()
+	c := &ceremony{site: s}
 	c.people = filepath.Join(c.dir, "people")
 	if err := os.Mkdir(c.people, 0o700); err != nil {
 		t.Fatal(err)

@@ -49,6 +49,7 @@ type node struct {
 	via    map[*node]string // how it reaches the dkeyservers of others, if not directly
 	bare   bool             // it has no dkeyserver
 	inside []string         // command that runs the programs of its TEE; nil: none
+	noSeal bool             // its TEE has no seal keys
 	hsm    string           // address of the sidecar of its HSM, if it has one
 	cpu    *sim.Processor
 	ppid   [16]byte
@@ -341,6 +342,8 @@ func (n *node) serverEnv() []string {
 	env := n.serverSettings()
 	if n != n.site.machines[0] {
 		env = append(env, "EHSM_DKEYSERVER_ROLE=worker", "EHSM_DKEYSERVER_PEERS="+n.reach(n.site.machines[0]), "EHSM_DKEYSERVER_DOMAIN_ID="+n.site.domain)
+	} else if n.noSeal && len(n.site.machines) > 1 {
+		env = append(env, "EHSM_DKEYSERVER_PEERS="+n.reach(n.site.machines[1]))
 	}
 	return env
 }
@@ -357,7 +360,11 @@ func (n *node) start(t testing.TB, name string) {
 	ready := servesMachine
 	switch name {
 	case partTEE:
-		n.parts[name] = spawn(t, n.g.out, n.g.environ(), name, "serve", "--dir", n.path("sim"), "--fleet", filepath.Join(n.site.dir, "fleet"), "--socket", n.path("tee.sock"))
+		args := []string{"serve", "--dir", n.path("sim"), "--fleet", filepath.Join(n.site.dir, "fleet"), "--socket", n.path("tee.sock")}
+		if n.noSeal {
+			args = append(args, "--no-seal-key")
+		}
+		n.parts[name] = spawn(t, n.g.out, n.g.environ(), name, args...)
 	case partServer:
 		n.parts[name], ready = n.load(t, n.serverEnv(), name, "serve"), servesRole
 	case partCache:

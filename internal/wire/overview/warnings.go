@@ -48,6 +48,8 @@ func warnKey(s *Status) []Warning {
 	switch {
 	case s.Key.Lost != "":
 		return []Warning{{"no-domain-key", "this dkeyserver has lost the DomainKey: " + s.Key.Lost}}
+	case s.Key.Version == 0 && s.Recovery != nil && s.Recovery.Asked != nil:
+		return []Warning{{"no-domain-key", "this dkeyserver has no DomainKey: it " + s.Recovery.Waits()}}
 	case s.Key.Version == 0:
 		return []Warning{{"no-domain-key", "this dkeyserver has no DomainKey yet"}}
 	}
