@@ -16,7 +16,7 @@ import (
 // adminFlags say who asks, and what the service must prove, as its replies are
 // signed by a key that its evidence binds.
 type adminFlags struct {
-	serviceFlags
+	Pins
 	key string
 }
 
@@ -32,10 +32,7 @@ by --policy and --domain first. Nothing here yields a credential of a tenant.`,
 	}, newAdminApps(a, &f), newAdminTokens(a, &f), newAdminAdmins(a, &f))
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.key, "key", "", "`file` with the administrator's private key")
-	flags.StringVar(&f.policy, "policy", "", "`file` that says which programs and machines are accepted")
-	flags.StringVar(&f.domain, "domain", "", "`id` of the domain that the service must belong to")
-	flags.StringVar(&f.collateral, "collateral", "", "`file` of collateral; else the service is asked")
-	flags.BoolVar(&f.allowSim, "allow-sim", false, "accept a simulated platform; no hardware protects keys then")
+	f.register(flags, "")
 	return cmd
 }
 
@@ -57,8 +54,8 @@ func (a *app) adminCall(f *adminFlags, use, short, example, action string, n int
 
 // asAdmin sends a request that the administrator signs.
 func (a *app) asAdmin(ctx context.Context, f *adminFlags, action string, payload, result any) error {
-	if f.key == "" || f.policy == "" || f.domain == "" {
-		return usagef("want --key, --policy and --domain")
+	if f.key == "" {
+		return usagef("want --key")
 	}
 	key, err := readKeyFile(f.key)
 	if err != nil {
@@ -67,7 +64,11 @@ func (a *app) asAdmin(ctx context.Context, f *adminFlags, action string, payload
 	if key.duty != manifest.Administrator {
 		return usagef("%s is a key for the duty of %s, want one of %s", f.key, key.duty, manifest.Administrator)
 	}
-	v, err := a.verifier(ctx, f.serviceFlags)
+	known, err := a.knownBy(f.Pins)
+	if err != nil {
+		return err
+	}
+	v, err := a.verifierOf(ctx, known)
 	if err != nil {
 		return err
 	}
@@ -83,6 +84,23 @@ func (a *app) asAdmin(ctx context.Context, f *adminFlags, action string, payload
 		return err
 	}
 	return admin.Do(ctx, action, payload, result)
+}
+
+// knownBy returns what the service must prove: what the flags say, or, where they say
+// nothing, what the profile pins.
+func (a *app) knownBy(flags Pins) (Pins, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return flags, err
+	}
+	p, err := a.selected()
+	if err != nil {
+		return flags, err
+	}
+	if flags == (Pins{}) && p.complete() && sameService(cfg.URL, p.URL) {
+		return p.Pins, nil
+	}
+	return flags.kept()
 }
 
 func none([]string) any { return nil }

@@ -168,7 +168,7 @@ func (a *app) newProfile(name string) (path string, p profile, err error) {
 		return "", p, err
 	}
 	if sameService(cfg.URL, from.URL) {
-		p.Domain, p.Policy = from.Domain, from.Policy
+		p.Pins = from.Pins
 	}
 	return path, p, probe(path)
 }

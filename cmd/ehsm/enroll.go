@@ -23,10 +23,16 @@ func newEnroll(a *app) *cobra.Command {
 certificate fingerprint and credentials to a profile: --profile, or "default".
 
 The certificate must be vouched for by the system's roots, by --ca-file, or be
-the one of --fingerprint. With --token the service is verified first, by --policy
-and --domain, and its host sees neither token nor API key. If it is not, enroll prints its fingerprint, for you to
-compare with what the service printed at its start.`,
-		Example: `  ehsm enroll --url https://kms.example:9000
+the one of --fingerprint. If it is not, enroll prints its fingerprint, for you to
+compare with what the service printed at its start.
+
+With --token the service is verified first: it must be of the --domain, and run
+what --policy or --measurement accepts. Its host then sees neither token nor API
+key, and nothing of later requests with the profile but their names and sizes.
+Without, whoever runs the host of the service has seen the API key.`,
+		Example: `  ehsm enroll --url https://kms.example:9000 --token shop.token --domain 9a31...f0 --policy policy.json
+  ehsm enroll --url https://kms.example:9000 --token - --domain 9a31...f0 --measurement 39213a...7d < shop.token
+  ehsm enroll --url https://kms.example:9000
   ehsm enroll --url https://10.0.0.5:9000 --fingerprint 3f5a...c1 --profile test`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.enroll(cmd.Context(), replace, f) },
@@ -35,10 +41,7 @@ compare with what the service printed at its start.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.token, "token", "", "`file` with an enrollment token, - for standard input: the service is verified first, and its host sees neither token nor API key")
 	flags.StringVar(&f.label, "label", "", "`text` that describes the credential, with --token")
-	flags.StringVar(&f.policy, "policy", "", "`file` that says which programs and machines are accepted, with --token")
-	flags.StringVar(&f.domain, "domain", "", "`id` of the domain that the service must belong to, with --token")
-	flags.StringVar(&f.collateral, "collateral", "", "`file` of collateral, with --token; else the service is asked")
-	flags.BoolVar(&f.allowSim, "allow-sim", false, "accept a simulated platform, with --token; no hardware protects keys then")
+	f.register(flags, ", with --token")
 	return cmd
 }
 
@@ -59,6 +62,13 @@ func (a *app) enroll(ctx context.Context, replace bool, f attestedFlags) error {
 	if !exists {
 		a.profile = "" // settings must not look for it
 	}
+	if f.token != "" {
+		if f.Pins, err = f.kept(); err != nil {
+			return err
+		}
+	} else if f.Pins != (Pins{}) || f.label != "" {
+		return usagef("--domain, --policy, --measurement, --collateral, --allow-sim and --label go with --token")
+	}
 	p, err := a.register(ctx, f)
 	if err != nil {
 		return err
@@ -67,6 +77,9 @@ func (a *app) enroll(ctx context.Context, replace bool, f attestedFlags) error {
 		return err
 	}
 	a.warn("wrote profile %q to %s", name, path)
+	if p.complete() {
+		a.sealsTo(name, p.Pins)
+	}
 	return a.emit(struct {
 		Profile string `json:"profile"`
 		URL     string `json:"url"`
@@ -96,7 +109,7 @@ func (a *app) register(ctx context.Context, f attestedFlags) (profile, error) {
 	}
 	p := profile{
 		URL: cfg.URL, CAFile: cfg.CAFile, Fingerprint: cfg.Fingerprint, Insecure: cfg.Insecure,
-		Domain: f.domain, AppID: cred.AppID, APIKey: storedAKey{cred.APIKey},
+		Pins: f.Pins, AppID: cred.AppID, APIKey: storedAKey{cred.APIKey},
 	}
 	if cfg.Insecure && strings.HasPrefix(strings.ToLower(cfg.URL), "https:") && cfg.Fingerprint == "" {
 		// From here on the server need not be trusted blindly.

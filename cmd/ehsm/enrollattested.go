@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"net/http"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/client/ehsm"
@@ -12,16 +14,13 @@ const maxToken = 4096
 
 // attestedFlags say how to enroll with a token.
 type attestedFlags struct {
-	serviceFlags
+	Pins
 	token, label string
 }
 
 // enrollAttested enrolls with a token at a service that is verified before, and says
 // in words what was verified.
 func (a *app) enrollAttested(ctx context.Context, c *ehsm.Client, f attestedFlags) (ehsm.Credentials, error) {
-	if f.domain == "" || f.policy == "" {
-		return ehsm.Credentials{}, withHint(usagef("--token needs --domain and --policy"), "ehsm attest verify shows what the service runs, and a policy for it")
-	}
 	b, err := a.readLimited(ctx, f.token, maxToken)
 	if err != nil {
 		return ehsm.Credentials{}, err
@@ -31,13 +30,17 @@ func (a *app) enrollAttested(ctx context.Context, c *ehsm.Client, f attestedFlag
 	if err != nil {
 		return ehsm.Credentials{}, err
 	}
-	v, err := a.verifier(ctx, f.serviceFlags)
+	v, err := a.verifierOf(ctx, f.Pins)
 	if err != nil {
 		return ehsm.Credentials{}, err
 	}
 	cred, report, err := v.Enroll(ctx, c, token, f.label)
 	if report != nil {
 		a.warn("verified before the token was sent:\n%s", report)
+	}
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Code == http.StatusBadRequest {
+		err = withHint(err, "the token is unknown, used, revoked or expired: an administrator makes another one")
 	}
 	return cred, err
 }

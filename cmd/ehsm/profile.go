@@ -29,14 +29,13 @@ type configFile struct {
 
 // A profile says where a service is, how to know it, and who calls.
 type profile struct {
-	URL         string     `yaml:"url"`
-	Fingerprint string     `yaml:"fingerprint,omitempty"`
-	CAFile      string     `yaml:"ca_file,omitempty"`
-	Insecure    bool       `yaml:"insecure,omitempty"`
-	Domain      string     `yaml:"domain,omitempty"` // id that attest verify expects
-	Policy      string     `yaml:"policy,omitempty"` // file; with Domain: what cores requests are sealed to
-	AppID       string     `yaml:"appid,omitempty"`
-	APIKey      storedAKey `yaml:"apikey,omitempty"`
+	URL         string           `yaml:"url"`
+	Fingerprint string           `yaml:"fingerprint,omitempty"`
+	CAFile      string           `yaml:"ca_file,omitempty"`
+	Insecure    bool             `yaml:"insecure,omitempty"`
+	Pins        `yaml:",inline"` // if complete, requests are sealed
+	AppID       string           `yaml:"appid,omitempty"`
+	APIKey      storedAKey       `yaml:"apikey,omitempty"`
 }
 
 // A storedAKey is an API key that only this file's encoder writes out.
