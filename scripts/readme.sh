@@ -73,4 +73,10 @@ timeout 180 bash "$tmp/cluster-use.sh" > "$tmp/use.txt" 2> "$tmp/use.log" || { c
 cat "$tmp/use.txt"
 grep -Eqx ' *30 any node' "$tmp/use.txt" && grep -qx "refused, as it should be" "$tmp/use.txt"
 [ "$(tail -n 1 "$tmp/use.txt")" = "any node" ]
+grep -q 'restored the DomainKey, versions \[1 2\]' "$tmp/use.log"
+
+stop_last
+echo "README: hsm"
+{ echo 'set -euo pipefail'; blocks README.md hsm; } > "$tmp/hsm.sh"
+bash "$tmp/hsm.sh"
 echo "README: all commands work"
