@@ -23,6 +23,7 @@ const (
 	MessageSign             = "sign error"           // wrong signature or unknown appid
 	MessageSealed           = "sealed request error" // does not open, or says outside what it does not say inside
 	MessageSealedKey        = "sealed key unknown"   // the result names the one that the instance has
+	MessageSealedOnly       = "sealed requests only" // the domain takes no signed request in clear
 	MessageReplay           = "Timestamp can't be repeated in 20 minutes"
 	MessageInvalidJSON      = "Invalid JSON"
 	MessageTooLarge         = "Request body too large."

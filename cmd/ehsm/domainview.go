@@ -161,6 +161,9 @@ func (v *domainView) settingsText(line func(name, format string, args ...any)) {
 	line("switched off", "%s", orNothing(strings.Join(append(texted(s.DisabledKeySpecs), texted(s.DisabledPaddings)...), ", ")))
 	line("lease", "%d hours", s.Lease)
 	line("audit", "%s", s.Audit)
+	if s.SealedOnly {
+		line("signed requests", "sealed only")
+	}
 	limits := []string{}
 	for _, l := range []struct {
 		limit int

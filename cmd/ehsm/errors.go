@@ -74,6 +74,8 @@ func hintFor(err error) string {
 		return "name the roots that vouch for the server with --ca-file, or its own certificate with --fingerprint"
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return "is the service running? ehsm dev starts one on this machine"
+	case errors.As(err, &refusal) && refusal.Message == api.MessageSealedOnly:
+		return "whoever was on the way has read this request; pin domain and policy: ehsm attest verify --policy FILE --domain ID --pin"
 	case ehsm.IsKeyDisabled(err):
 		return "ehsm key enable ID"
 	case ehsm.IsKeyNotFound(err):

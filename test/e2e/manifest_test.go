@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,6 +68,20 @@ func TestManifestOfOperators(t *testing.T) {
 	c := g.enroll(t)
 	key := c.createAES(t)
 	g.kill()
+	g.follow(t, operator, func(s *manifest.Settings) {
+		s.Enrollment, s.DisabledKeySpecs = manifest.EnrollmentClosed, append(s.DisabledKeySpecs, "EH_SM4_CTR")
+	})
+	g.start(t)
+	g.closed(t)
+	want(t, c.call(t, "Encrypt", fields{"keyid": key, "plaintext": "AAAA"}), 200, textSuccess)
+	want(t, c.call(t, "CreateKey", fields{"keyspec": "EH_SM4_CTR", "origin": internalKey, "keyusage": encryptDecrypt}), 500, "Server exception.")
+	want(t, c.call(t, "CreateKey", fields{"keyspec": "EH_SM4_CBC", "origin": internalKey, "keyusage": encryptDecrypt}), 200, textSuccess)
+}
+
+// follow has the operator sign the manifest after the genesis. It counts from the next
+// start on.
+func (g *target) follow(t *testing.T, operator crypto.Signer, change func(*manifest.Settings)) {
+	t.Helper()
 	genesis, err := os.ReadFile(g.data("domain", manifest.GenesisFile))
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +94,7 @@ func TestManifestOfOperators(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next.Statement.Settings.Enrollment = manifest.EnrollmentClosed
-	next.Statement.Settings.DisabledKeySpecs = append(next.Statement.Settings.DisabledKeySpecs, "EH_SM4_CTR")
+	change(&next.Statement.Settings)
 	if err := next.Sign(operator); err != nil {
 		t.Fatal(err)
 	}
@@ -91,9 +105,33 @@ func TestManifestOfOperators(t *testing.T) {
 	if err := os.WriteFile(g.data("domain", manifest.FileName(2)), file, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestSealedOnlyDomain has a domain that demands sealed requests from one manifest on:
+// ehsm is told, pins the service, and goes on with the credentials that it has.
+func TestSealedOnlyDomain(t *testing.T) {
+	t.Parallel()
+	g, operator := owned(t, manifest.Defaults(manifest.Development))
+	g.start(t)
+	m := newMiddle(t, g)
+	p := func(args ...string) []string { return append(args, "--profile", "sealed") }
+	m.must(t, "", p("enroll", "--url", m.URL, "--fingerprint", m.fingerprint())...)
+	key := m.must(t, "", p("key", "create")...)
+	g.kill()
+	g.follow(t, operator, func(s *manifest.Settings) { s.SealedOnly, s.Enrollment = true, manifest.EnrollmentClosed })
 	g.start(t)
 	g.closed(t)
-	want(t, c.call(t, "Encrypt", fields{"keyid": key, "plaintext": "AAAA"}), 200, textSuccess)
-	want(t, c.call(t, "CreateKey", fields{"keyspec": "EH_SM4_CTR", "origin": internalKey, "keyusage": encryptDecrypt}), 500, "Server exception.")
-	want(t, c.call(t, "CreateKey", fields{"keyspec": "EH_SM4_CBC", "origin": internalKey, "keyusage": encryptDecrypt}), 200, textSuccess)
+	for _, args := range [][]string{{"key", "create"}, {"key", "list"}, {"key", "show", key}} {
+		_, stderr, ok := m.run(t, "", p(args...)...)
+		if ok || !strings.Contains(stderr, "sealed requests only") || !strings.Contains(stderr, "hint: whoever was on the way has read this request") {
+			t.Errorf("ehsm %v in clear: ok %v, %s", args, ok, stderr)
+		}
+	}
+	m.pinCore(t)
+	for _, args := range [][]string{{"key", "create"}, {"key", "list"}} {
+		m.must(t, "", p(args...)...)
+	}
+	if _, stderr, ok := m.run(t, "", p("key", "list", "--plain")...); ok || !strings.Contains(stderr, "sealed requests only") {
+		t.Errorf("ehsm key list --plain: ok %v, %s", ok, stderr)
+	}
 }

@@ -117,6 +117,13 @@ func (m *middle) pin(t *testing.T) {
 	t.Helper()
 	p := []string{"--profile", "sealed"}
 	m.must(t, "", append([]string{"enroll", "--url", m.URL, "--fingerprint", m.fingerprint()}, p...)...)
+	m.pinCore(t)
+}
+
+// pinCore has the profile pin the core that is there and its domain.
+func (m *middle) pinCore(t *testing.T) {
+	t.Helper()
+	p := []string{"--profile", "sealed"}
 	screen := m.must(t, "", append([]string{"attest", "verify", "--allow-sim"}, p...)...)
 	policy := regexp.MustCompile(`(?m)^\{.*$`).FindString(screen)
 	domain := regexp.MustCompile(`(?m)^domain: +([0-9a-f]{64})`).FindStringSubmatch(screen)

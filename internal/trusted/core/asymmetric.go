@@ -11,7 +11,8 @@ import (
 const maxSignature = 512
 
 // newPaddings returns the paddings that a new key is to admit: those of the
-// member padding_modes, or all that fit its usage.
+// member padding_modes, or all that fit its usage. Apps of attested enrollment, which
+// no client of old has, get PKCS#1 v1.5 for encryption only if they ask for it.
 func (x *request) newPaddings(spec primitive.Spec, usage record.Usage) (primitive.PaddingSet, error) {
 	var fit, asked primitive.PaddingSet
 	switch {
@@ -29,6 +30,12 @@ func (x *request) newPaddings(spec primitive.Spec, usage record.Usage) (primitiv
 			if bit.Has(p) {
 				asked |= bit
 			}
+		}
+	}
+	if asked == 0 && usage == record.EncryptDecrypt && !x.app.value.Exposed { // check: oaep-default
+		fit &= primitive.AllowOAEP
+		if spec.RSA() && fit == 0 {
+			return 0, errServer("OAEP is switched off")
 		}
 	}
 	if asked == 0 {

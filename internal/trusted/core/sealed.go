@@ -20,9 +20,12 @@ type sealing struct {
 
 // unseal replaces a sealed request by the signed one inside, from where on it is
 // served like any other. It knows nothing yet of who has sent it: everybody can seal
-// to the instance's key. A request in clear stays as it is.
+// to the instance's key. A request in clear stays as it is, where the domain takes any.
 func (x *request) unseal() error {
 	if !sealed.Is(x.call.Body) {
+		if x.core.terms.Load().settings.SealedOnly { // check: sealed-only
+			return bad(api.MessageSealedOnly, "request in clear")
+		}
 		return nil
 	}
 	o, message, err := sealed.ParseBody(x.call.Action, x.call.Body)

@@ -107,6 +107,9 @@ func TestFormatRefusals(t *testing.T) {
 			s.Settings.HSMWithoutTEE, s.Settings.Mode, s.Settings.AllowSim = true, Development, true
 		}},
 		{"open enrollment in production", func(s *Statement) { s.Settings.Enrollment = EnrollmentOpen }},
+		{"sealed requests with open enrollment", func(s *Statement) {
+			s.Settings.Mode, s.Settings.Enrollment, s.Settings.SealedOnly = Development, EnrollmentOpen, true
+		}},
 		{"no roots in production", func(s *Statement) { s.Settings.TrustRoots = nil }},
 		{"unknown root", func(s *Statement) { s.Settings.TrustRoots = []string{"acme"} }},
 		{"root twice", func(s *Statement) { s.Settings.TrustRoots = []string{IntelSGX, IntelSGX} }},

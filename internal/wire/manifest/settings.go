@@ -96,6 +96,9 @@ type Settings struct {
 	// Lease is for how long, in hours, a node serves without a dkeyserver.
 	Lease int   `json:"leaseHours"`
 	Audit Audit `json:"audit"`
+	// SealedOnly has cores refuse signed requests in clear. It excludes plain
+	// enrollment, whose reply is one.
+	SealedOnly bool `json:"sealedOnly,omitempty"`
 	// Limits are those of each app; zero: none.
 	Limits Limits `json:"limits,omitzero"`
 }
@@ -160,6 +163,8 @@ func (s *Settings) validateModes() error {
 		return fmt.Errorf("audit %q, want %s or %s", s.Audit, Batched, Sync)
 	case s.HSMWithoutTEE && !s.AllowSim:
 		return errors.New("hsmWithoutTEE without allowSim: no machine without a TEE may take part")
+	case s.SealedOnly && s.Enrollment == EnrollmentOpen:
+		return errors.New("sealedOnly with open enrollment, in which the host sees the API key")
 	case production && s.AllowSim:
 		return errors.New("allowSim in production mode")
 	case production && s.Enrollment == EnrollmentOpen:

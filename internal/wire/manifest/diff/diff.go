@@ -174,6 +174,7 @@ func (c *changes) words(old, new *manifest.Settings) {
 		{"hsmWithoutTEE", fmt.Sprint(old.HSMWithoutTEE), fmt.Sprint(new.HSMWithoutTEE), "true"},
 		{"enrollment", string(old.Enrollment), string(new.Enrollment), string(manifest.EnrollmentOpen)},
 		{"audit", string(old.Audit), string(new.Audit), string(manifest.Batched)},
+		{"sealedOnly", fmt.Sprint(old.SealedOnly), fmt.Sprint(new.SealedOnly), "false"},
 	} {
 		if w.old != w.new {
 			c.add("settings."+w.path, toward(w.new == w.weaker), "%s -> %s", w.old, w.new)

@@ -49,6 +49,7 @@ func TestWords(t *testing.T) {
 		{"HSM without a TEE", set(func(s *manifest.Settings) { s.HSMWithoutTEE = true }), []string{"WEAKER settings.hsmWithoutTEE: false -> true"}},
 		{"enrollment", set(func(s *manifest.Settings) { s.Enrollment = manifest.EnrollmentOpen }), []string{"WEAKER settings.enrollment: closed -> open"}},
 		{"audit", set(func(s *manifest.Settings) { s.Audit = manifest.Sync }), []string{"settings.audit: batched -> sync"}},
+		{"sealed requests demanded", set(func(s *manifest.Settings) { s.SealedOnly = true }), []string{"settings.sealedOnly: false -> true"}},
 		{"longer window", set(func(s *manifest.Settings) { s.RequestWindow = 700 }), []string{"WEAKER settings.requestWindowSeconds: 600 -> 700"}},
 		{"shorter window", set(func(s *manifest.Settings) { s.RequestWindow = 60 }), []string{"settings.requestWindowSeconds: 600 -> 60"}},
 		{"longer grace", set(func(s *manifest.Settings) { s.TCBGrace, s.CollateralGrace = 721, 1 }), []string{
