@@ -25,6 +25,10 @@ import (
 // errNobody says that nobody can give a dkeyserver the DomainKey.
 var errNobody = errors.New("this platform has no seal key, and nobody can give it the DomainKey: it has neither an escrow for custodians nor EHSM_DKEYSERVER_PEERS")
 
+// peersFirst is for how long other dkeyservers are waited for before custodians are
+// asked.
+const peersFirst = 2 * time.Second
+
 // A custody is what a dkeyserver on a platform without seal keys waits for. It is
 // safe for concurrent use; the zero value waits for nobody.
 type custody struct {
@@ -62,7 +66,7 @@ func (s *server) awaited(state *manifest.State) error {
 // ctx ends. Another dkeyserver may be faster.
 func (s *server) askCustodians(ctx context.Context) {
 	if len(s.settings.Peers) > 0 { // who may be faster than people
-		first, stop := context.WithTimeout(ctx, patience)
+		first, stop := context.WithTimeout(ctx, peersFirst)
 		s.holder.Wait(first)
 		stop()
 	}

@@ -22,7 +22,8 @@ func newDomain(a *app) *cobra.Command {
 manifest: a public file that operators sign, k of n of them. The first manifest is
 the genesis, and its hash is the domain id.
 
-keygen, public, manifest and show work on files. init founds a domain. status,
+keygen, public, manifest and show work on files. init founds a domain; backup and
+restore, with custodian, are for when its machines are lost. status,
 nodes, admit, remove and submit ask the dkeyserver of this machine, and so see the
 running domain. docs/domain.md has the whole ceremony.`,
 		Example: `  ehsm domain keygen --duty operator --name alice --out alice.key
@@ -31,7 +32,7 @@ running domain. docs/domain.md has the whole ceremony.`,
 	}, newDomainKeygen(a), newDomainPublic(a), newDomainManifest(a), newDomainShow(a), newDomainInit(a),
 		newDomainStatus(a), newDomainNodes(a), newDomainAdmit(a), newDomainRemove(a), newDomainSubmit(a),
 		newDomainRotate(a), newDomainCompromise(a), newDomainForget(a),
-		newDomainBackup(a), newDomainCustodian(a))
+		newDomainBackup(a), newDomainRestore(a), newDomainRecovery(a), newDomainCustodian(a))
 }
 
 func newDomainKeygen(a *app) *cobra.Command {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
@@ -31,6 +32,41 @@ func complete(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }
 
+// fakeRestore makes the directory of a backup and of manifests, as if custodians had
+// come: without a DomainKey, as on a platform without seal keys.
+func fakeRestore(dir string, paths []string) error {
+	b, err := os.ReadFile(paths[0])
+	if err != nil {
+		return err
+	}
+	backup, err := escrow.ParseBackup(b)
+	if err != nil {
+		return err
+	}
+	for _, path := range paths[1:] {
+		if b, err = os.ReadFile(path); err != nil {
+			return err
+		}
+		backup.Manifests = append(backup.Manifests, b)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for i, m := range backup.Manifests {
+		name := manifest.GenesisFile
+		if i > 0 {
+			name = manifest.FileName(uint64(i + 1))
+		}
+		if os.Getenv("FAKE") == "lie" {
+			m = []byte("{}")
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), m, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fakeDKeyServer makes a domain as ehsm-dkeyserver init does: of one key, and without
 // a TEE. $FAKE has it fail.
 func fakeDKeyServer() {
@@ -42,6 +78,10 @@ func fakeDKeyServer() {
 	}
 	if os.Getenv("FAKE") == "refuse" {
 		fail(errors.New("a domain exists already"))
+	}
+	if os.Args[1] == "restore" {
+		fail(fakeRestore(os.Getenv("EHSM_DKEYSERVER_DOMAIN"), os.Args[2:]))
+		return
 	}
 	b, err := os.ReadFile(os.Args[len(os.Args)-1])
 	fail(err)

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,12 +15,9 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
-// dkeyserverName is the program that makes the DomainKey.
-const dkeyserverName = "ehsm-dkeyserver"
-
 // founding are the flags of ehsm domain init.
 type founding struct {
-	app  *app
+	dkeyserver
 	mode string
 	root string
 	people
@@ -35,12 +27,12 @@ type founding struct {
 	simRoot                       string
 	anyPlatform, noRecovery       bool
 
-	draft, key, program string
-	prepareOnly         bool
+	draft, key  string
+	prepareOnly bool
 }
 
 func newDomainInit(a *app) *cobra.Command {
-	c := &founding{app: a}
+	c := &founding{dkeyserver: dkeyserver{app: a}}
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Found a domain: write its draft, and have a TEE make its keys",
@@ -87,7 +79,7 @@ after the draft and prints what to run in the TEE.`,
 	f.StringArrayVar(&c.set, "set", nil, "`PATH=VALUE` to set in the draft; repeat it")
 	f.StringVar(&c.draft, "draft", "draft.json", "`file` for the draft")
 	f.StringVar(&c.key, "key", "", "an operator's key `file`: sign the genesis at once")
-	f.StringVar(&c.program, "dkeyserver", "", "`path` of ehsm-dkeyserver")
+	c.flag(f)
 	f.BoolVar(&c.prepareOnly, "prepare", false, "only write the draft, and print what to run")
 	return cmd
 }
@@ -110,7 +102,7 @@ func (c *founding) run(ctx context.Context) error {
 	if err := keepDraft(c.draft, b); err != nil {
 		return err
 	}
-	dir := cmp.Or(c.app.getenv("EHSM_DKEYSERVER_DOMAIN"), "/var/lib/ehsm/domain")
+	dir := c.directory()
 	v := &founded{Draft: c.draft, Genesis: filepath.Join(dir, manifest.GenesisFile), Threshold: d.Operators.Threshold}
 	for _, o := range d.Operators.Members {
 		v.Operators = append(v.Operators, o.Name)
@@ -274,33 +266,10 @@ func (c *founding) command() []string {
 	return append(args, c.draft)
 }
 
-// find looks for ehsm-dkeyserver: where the flag says, beside this program, in the
-// PATH.
-func (c *founding) find() (string, error) {
-	if c.program != "" {
-		return exec.LookPath(c.program)
-	}
-	if self, err := os.Executable(); err == nil {
-		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), dkeyserverName)); err == nil {
-			return path, nil
-		}
-	}
-	return exec.LookPath(dkeyserverName)
-}
-
 // make has the TEE make the domain, and returns the id that it prints.
 func (c *founding) make(ctx context.Context) (string, error) {
-	path, err := c.find()
-	if err != nil {
-		return "", withHint(fmt.Errorf("find ehsm-dkeyserver: %w", err), "--dkeyserver names it; or --prepare, and run in its TEE: "+strings.Join(quoteAll(c.command()), " "))
-	}
-	cmd := exec.CommandContext(ctx, path, c.command()[1:]...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, c.app.stderr
-	if err := cmd.Run(); err != nil {
-		return "", withHint(fmt.Errorf("ehsm-dkeyserver init: %w", err), "it said why above; then run this again, it goes on")
-	}
-	return strings.TrimSpace(out.String()), nil
+	out, err := c.do(ctx, c.command(), "or --prepare, and run in its TEE", "it said why above; then run this again, it goes on")
+	return strings.TrimSpace(out), err
 }
 
 // check compares the genesis with the draft, and signs it if --key is there. It
@@ -340,14 +309,6 @@ func (c *founding) check(v *founded, d *manifest.Draft, id string) (string, erro
 		return "", err
 	}
 	return id, c.app.writeBytes(v.Genesis, b)
-}
-
-func quoteAll(args []string) []string {
-	all := slices.Clone(args)
-	for i, s := range all {
-		all[i] = quoteArg(s)
-	}
-	return all
 }
 
 func (v *founded) preparedText(command []string) string {

@@ -212,7 +212,7 @@ func (a *app) editManifest(doc *document, e *edits, out string) error {
 	if err := a.writeBytes(out, b); err != nil || doc.draft != nil || !needsRecovery(doc.state, terms) {
 		return err
 	}
-	a.warn("a TEE makes the recovery key of the custodians next: ehsm-dkeyserver recovery %s", out)
+	a.warn("a TEE makes the recovery key of the custodians next: ehsm domain recovery %s", out)
 	return nil
 }
 

@@ -29,7 +29,7 @@ manifests, that a TEE of the domain has written the escrow, and that escrow and
 shares are for the custodians of the manifest in force.
 
 Nothing in the file is secret. It takes the custodians, and a machine that the
-operators admit, to restore the DomainKey from it: see ehsm-dkeyserver restore.
+operators admit, to restore the DomainKey from it: see "ehsm domain restore".
 Keep it apart from the machines, and make a new one when the DomainKey or the
 custodians have changed. The database of the records has backups of its own.`,
 		Example: `  ehsm domain backup --dir /var/lib/ehsm/domain --out domain.backup
@@ -223,7 +223,7 @@ func recoveryHint(err error) error {
 		hint string
 	}{
 		{escrow.ErrRecoveryKey, "custodians have changed: take the share, or the backup, that was made for them"},
-		{escrow.ErrNoRecovery, "it was made with --no-recovery; ehsm-dkeyserver recovery makes a recovery key for custodians"},
+		{escrow.ErrNoRecovery, "it was made with --no-recovery; ehsm domain recovery makes a recovery key for custodians"},
 		{escrow.ErrSignature, "the file was changed, or is none of the domain; take it from a dkeyserver"},
 		{escrow.ErrOpen, "is it your share, and your key?"},
 		{escrow.ErrDigest, "it was damaged before it was sealed, or made by somebody else: tell the operators"},

@@ -240,8 +240,8 @@ func manifestHint(err error) error {
 		{manifest.ErrVersion, "the manifest in force is as new or newer; prepare the change again from it: ehsm domain manifest edit"},
 		{manifest.ErrDomain, "the genesis comes first and once; a manifest is of one domain only"},
 		{manifest.ErrSigner, "only operators whom the manifest before names can sign, not those whom it brings"},
-		{manifest.ErrRecovery, "new custodians need a recovery key that a TEE makes for them: ehsm-dkeyserver recovery MANIFEST"},
-		{manifest.ErrEndorsed, "do not sign: somebody else may have the recovery key; ehsm-dkeyserver recovery makes one in a TEE of the domain"},
+		{manifest.ErrRecovery, "new custodians need a recovery key that a TEE makes for them: ehsm domain recovery MANIFEST"},
+		{manifest.ErrEndorsed, "do not sign: somebody else may have the recovery key; ehsm domain recovery makes one in a TEE of the domain"},
 		{manifest.ErrFixed, "only a new domain has another; make one"},
 		{manifest.ErrFinal, "it was made for trying things, or before there were manifests"},
 	} {

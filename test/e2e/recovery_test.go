@@ -312,7 +312,7 @@ func TestReplacedCustodian(t *testing.T) {
 	c.custodian(t, "gus")
 	genesis, second := n.path("domain/genesis.json"), c.of("manifest-2.json")
 	contains(t, c.ehsm(t, 0, "domain", "manifest", "edit", genesis, "--out", second, "--remove", "custodians.members=fay", "--add", "custodians.members=@"+c.of("gus.key.pub")),
-		"gus with key", "ehsm-dkeyserver recovery")
+		"gus with key", "ehsm domain recovery")
 	c.dkeyserver(t, n, 0, "recovery", second)
 	contains(t, c.ehsm(t, 0, "domain", "manifest", "diff", genesis, second), "ADMITS recovery: key", "ADMITS custodians: gus")
 	m, err := manifest.Parse(c.read(t, second))

@@ -92,14 +92,14 @@ func (s *Session) read(o Options) (*escrow.Contents, error) {
 	if s.backup, err = escrow.ParseBackup(o.Backup); err != nil {
 		return nil, err
 	}
-	s.files = slices.Clone(s.backup.Manifests)
+	all := *s.backup
+	all.Manifests = slices.Clone(s.backup.Manifests)
 	for _, f := range o.Manifests {
-		if !slices.ContainsFunc(s.files, func(have []byte) bool { return bytes.Equal(have, f) }) {
-			s.files = append(s.files, f)
+		if !all.Has(f) {
+			all.Manifests = append(all.Manifests, f)
 		}
 	}
-	all := *s.backup
-	all.Manifests = s.files
+	s.files = all.Manifests
 	contents, err := all.Verify(o.Now)
 	if err != nil {
 		return nil, fmt.Errorf("verify the backup: %w", err)

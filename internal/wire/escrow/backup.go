@@ -1,9 +1,11 @@
 package escrow
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
@@ -28,6 +30,11 @@ type Backup struct {
 	Manifests [][]byte // the genesis and what follows
 	Escrow    []byte
 	Shares    [][]byte // those of the recovery key in force; custodians have theirs too
+}
+
+// Has reports whether a manifest is in b.
+func (b *Backup) Has(m []byte) bool {
+	return slices.ContainsFunc(b.Manifests, func(have []byte) bool { return bytes.Equal(have, m) })
 }
 
 // Encode returns the one encoding of b. Its last 32 bytes show damage and prove
