@@ -92,6 +92,7 @@ func actions() map[string]*action {
 	table = append(table, quoteActions()...)
 	table = append(table, adminActions()...)
 	table = append(table, credentialActions()...)
+	table = append(table, loginActions()...)
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
 		byName[a.name] = a
@@ -113,6 +114,14 @@ func (x *request) execute() (result, error) {
 			return result{}, errAPI()
 		}
 		return x.enrollFinish()
+	case api.Login, api.LoginChallenge:
+		if x.call.Get {
+			return result{}, errAPI()
+		}
+		if x.call.Action == api.Login {
+			return x.login()
+		}
+		return x.loginChallenge()
 	}
 	x.action = x.core.actions[x.call.Action]
 	if err := x.unseal(); err != nil {

@@ -54,6 +54,7 @@ type openCredential struct {
 	replies  secret.Bytes // key of reply signatures, 32 bytes
 	// Of a key pair.
 	public publicKey
+	login  bool // of a workload that has logged in: the app has no record of it
 }
 
 // newOpenApp takes over the texts of the app's API keys.

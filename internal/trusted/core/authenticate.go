@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"strconv"
+	"strings"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/api/canon"
@@ -24,6 +25,7 @@ type envelope struct {
 	// credential is the id of the key pair that signed, "" for an API key. The
 	// signature does not cover it: it says which key must verify.
 	credential string
+	login      *openCredential // that credential, if it is the token of a workload and holds
 	sign       string
 	timestamp  int64 // Unix milliseconds
 	hasNonce   bool
@@ -92,6 +94,11 @@ func (x *request) authenticate() (canon.Value, error) {
 			app = entry.value
 		}
 	}
+	if strings.HasPrefix(e.credential, api.LoginTokenPrefix) {
+		if e.login, err = x.loggedIn(tenant, app, e.credential); err != nil {
+			return canon.Value{}, err
+		}
+	}
 	credential, form := x.verify(app, &e)
 	if credential == nil && entry != nil && !x.call.Fresh && app.lookAgain(x.millis()) {
 		return canon.Value{}, x.need(entry.id)
@@ -118,7 +125,9 @@ func (x *request) authenticate() (canon.Value, error) {
 		return canon.Value{}, errSign()
 	}
 	x.tenant, x.app, x.credential, x.authenticated = tenant, entry, credential, true
-	x.core.uses.note(tenant, credential, x.millis())
+	if !credential.login { // those come and go
+		x.core.uses.note(tenant, credential, x.millis())
+	}
 	return payload, x.admit()
 }
 

@@ -43,6 +43,7 @@ type Limits struct {
 	Sessions         int // opened import sessions; default 1024
 	Policies         int // opened quote policies; default 4096
 	Tokens           int // opened enrollment tokens; default 1024
+	Settings         int // opened settings of tenants, each up to 48 KiB; default 1024
 	Platforms        int // kinds of platforms whose newest collateral is remembered; default 1024
 	Failures         int // keys whose failed PKCS#1 v1.5 decryptions of a minute are counted; default 16384
 	Pending          int // answers whose writes are being stored; default 4096
@@ -65,6 +66,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Sessions, 16, 1024)
 	set(&l.Policies, 16, 4096)
 	set(&l.Tokens, 16, 1024)
+	set(&l.Settings, 16, 1024)
 	set(&l.Platforms, 16, 1024)
 	set(&l.Failures, 1024, 16384)
 	set(&l.Pending, 16, 4096)
@@ -95,21 +97,22 @@ type Config struct {
 
 // Core implements wire.Core in-process.
 type Core struct {
-	keys      *domainkey.Keyring
-	heard     func(wire.Progress)
-	terms     atomic.Pointer[terms]
-	updating  sync.Mutex // one Update at a time
-	rotation  rotation
-	info      wire.Info // without what changes
-	clock     *clock
-	chain     *audit.Chain
-	counts    counts
-	instance  *instanceKeys
-	reply     replyKey
-	quoting   *quoting
-	floors    *floors
-	actions   map[string]*action
-	mutations *mutations
+	keys       *domainkey.Keyring
+	heard      func(wire.Progress)
+	terms      atomic.Pointer[terms]
+	updating   sync.Mutex // one Update at a time
+	rotation   rotation
+	info       wire.Info // without what changes
+	clock      *clock
+	chain      *audit.Chain
+	counts     counts
+	instance   *instanceKeys
+	challenges secret.Bytes // key of those for logins
+	reply      replyKey
+	quoting    *quoting
+	floors     *floors
+	actions    map[string]*action
+	mutations  *mutations
 
 	seen       *seen
 	facts      *facts.Log
@@ -123,6 +126,7 @@ type Core struct {
 	sessions   *cache[*openSession]
 	policies   *cache[record.QuotePolicy]
 	tokens     *cache[record.Token]
+	settings   *cache[record.TenantSettings]
 	domainApp  *cached[*openApp] // until there is a record of it; nil: the genesis names no administrator
 	generators *generators
 	failures   *failures
@@ -171,9 +175,11 @@ func New(cfg Config) (*Core, error) {
 	c.versions = newCache[*openVersion](l.Keys, c.seen)
 	c.secrets = newCache[record.Secret](l.Secrets, c.seen)
 	c.values = newCache[sealedValue](l.Secrets, c.seen)
+	c.challenges = newChallengeKey()
 	c.uses, c.started = newUses(4*l.Apps), c.clock.micros()/1000
 	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
 	c.tokens = newCache[record.Token](l.Tokens, c.seen)
+	c.settings = newCache[record.TenantSettings](l.Settings, c.seen)
 	first, err := newTerms(&cfg.Settings, cfg.Manifest, c.floors)
 	if err != nil {
 		return nil, err

@@ -81,7 +81,10 @@ func (x *request) verifyPair(app *openApp, e *envelope) (*openCredential, canon.
 		buf = new([]byte)
 	}
 	defer x.core.buffers.Put(buf)
-	named := x.named(app, e.credential)
+	named := e.login
+	if named == nil {
+		named = x.named(app, e.credential)
+	}
 	for _, c := range x.pairsToTry(named) {
 		for form := range e.body.Forms() {
 			*buf = e.body.AppendCanonical((*buf)[:0], form)
