@@ -251,6 +251,7 @@ func (s *site) found(t testing.TB, settings manifest.Settings) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	draft.Administrator = newAdministrator(t, s.administrator(), "frank")
 	n := s.machines[0]
 	if n.hsm != "" {
 		draft.Root = manifest.HSM
