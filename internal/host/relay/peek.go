@@ -3,7 +3,9 @@ package relay
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"strings"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -15,6 +17,7 @@ type names struct {
 	secret  wire.UUID // ID of the record that secretName names; zero: none
 	session wire.UUID // ID of the key whose import session is needed; zero: none
 	policy  wire.UUID // ID of a quote policy; zero: none
+	login   bool      // it is signed by a workload that has logged in: settings of the tenant
 	n       int       // how many of keys are set
 }
 
@@ -29,15 +32,18 @@ type key struct {
 // nothing to fetch: the core has the text for every request that cannot be
 // read, so those go to it without records.
 func peek(action string, body []byte) (n names, ok bool) {
-	var appid, payload []byte
+	var appid, payload, credential []byte
 	for name, value := range members(body) {
 		switch string(name) {
 		case "appid":
 			appid = value
 		case "payload":
 			payload = value
+		case api.CredentialMember:
+			credential = value
 		}
 	}
+	n.login = strings.HasPrefix(text(credential), api.LoginTokenPrefix)
 	var err error
 	if n.tenant, err = wire.ParseUUID(text(appid)); err != nil {
 		return n, false
@@ -139,7 +145,7 @@ func messageVersion(text string, id wire.UUID) uint32 {
 }
 
 // records lists what the request names apart from key versions: the app, the
-// keys, the secret, the import session, the quote policy.
+// keys, the secret, the import session, the quote policy, the tenant's settings.
 func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	dst = append(dst, wire.RecordID{Type: wire.App, Tenant: n.tenant, ID: n.tenant})
 	for _, k := range n.keys[:n.n] {
@@ -153,6 +159,9 @@ func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 	}
 	if n.policy != (wire.UUID{}) {
 		dst = append(dst, wire.RecordID{Type: wire.QuotePolicy, Tenant: n.tenant, ID: n.policy})
+	}
+	if n.login {
+		dst = append(dst, wire.RecordID{Type: wire.TenantSettings, Tenant: n.tenant, ID: n.tenant})
 	}
 	return dst
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -64,6 +65,18 @@ func TestPeek(t *testing.T) {
 	}
 }
 
+func TestPeekLogin(t *testing.T) {
+	for credential, want := range map[string]bool{
+		`"ehsm-login-v1.AQ"`: true, `"ehsm-login-v2.AQ"`: false, `"00000000-0000-0000-0000-000000000000"`: false, `7`: false, `null`: false,
+	} {
+		n, ok := peek("ListKey", fmt.Appendf(nil, `{"appid":"%s","credential":%s}`, tenant, credential))
+		settings := wire.RecordID{Type: wire.TenantSettings, Tenant: tenant, ID: tenant}
+		if got := slices.Contains(n.records(nil), settings); !ok || got != want {
+			t.Errorf("%s: got %v, %v, want %v", credential, got, ok, want)
+		}
+	}
+}
+
 func FuzzPeek(f *testing.F) {
 	f.Add("Decrypt", fmt.Appendf(nil, `{"appid":"%s","payload":{"keyid":"%s","ciphertext":"%s"}}`, tenant, keyID, head(1, keyID, 3)))
 	f.Add("ExportDataKey", body(1))
@@ -75,6 +88,9 @@ func FuzzPeek(f *testing.F) {
 			want++
 		}
 		if n.session != (wire.UUID{}) {
+			want++
+		}
+		if n.login {
 			want++
 		}
 		if ok && len(n.records(nil)) != want {

@@ -68,6 +68,13 @@ func (x *request) loggedIn(tenant wire.UUID, app *openApp, text string) (*openCr
 	if err != nil {
 		return nil, nil
 	}
+	// Tokens of older versions that are not held have ended; strangers must not have
+	// those fetched.
+	if t.DomainKey == x.core.terms.Load().settings.DomainKeyVersion() {
+		if need := x.core.lacks(t.DomainKey); need != nil {
+			return nil, need
+		}
+	}
 	want, err := x.core.loginMAC(t)
 	if err != nil || !hmac.Equal(t.MAC[:], want[:]) { // check: login-mac
 		return nil, nil
