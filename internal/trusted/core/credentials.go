@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ehsm-kms/ehsm/api/canon"
 	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
 	"github.com/ehsm-kms/ehsm/internal/wire"
@@ -46,25 +45,12 @@ func credentialActions() []*action {
 			{name: "role", kind: kindName, names: []string{"owner", "user"}},
 			base64Member("publicKey", 88).opt(),
 			{name: "description", kind: kindText, min: 1, max: record.MaxText, optional: true},
-			expires, {name: "requireAction", kind: kindBool, optional: true}}},
+			expires, {name: "requireAction", kind: kindBool, optional: true}, keyIDMember("policyId").opt()}},
 		{name: "ListCredentials", named: true, owner: true, run: (*request).listCredentials},
 		{name: "RevokeCredential", mutates: true, named: true, owner: true, run: (*request).revokeCredential, storage: "revoke credential failed", members: []member{id}},
 		{name: "RotateAPIKey", mutates: true, named: true, run: (*request).rotateAPIKey, storage: "rotate API key failed", members: []member{
 			id.opt(), {name: "overlapSeconds", kind: kindInteger, max: maxOverlap, optional: true}}},
 	}
-}
-
-// allowed refuses what the request's credential must not do. Who may not learns no
-// more than who has no credential.
-func (x *request) allowed(payload canon.Value) error {
-	// A body of an old client must not be made into one that hands out an API key.
-	if x.action.named && payload.Get(memberAction).Kind() == canon.Absent { // check: action-named
-		return bad(textSignError, "action is not named")
-	}
-	if x.action.owner && x.credential.Role != record.Owner { // check: owner-only
-		return bad(textSignError, "not the owner")
-	}
-	return nil
 }
 
 // inForce are the app's credentials that have not ended, with the texts of the API
@@ -104,6 +90,9 @@ func (x *request) createCredential() (result, error) {
 	}
 	if c.Expires != 0 && c.Expires <= c.Created {
 		return result{}, bad("Parameter invalid, The expires value must be later than now.", "invalid member")
+	}
+	if err := x.choosePolicy(&c); err != nil {
+		return result{}, err
 	}
 	all, texts := x.inForce()
 	o := object{}.text("credentialId", c.ID.String())

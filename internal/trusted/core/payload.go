@@ -23,6 +23,7 @@ const (
 	kindInteger             // JSON number without fraction, min..max
 	kindName                // one of names
 	kindNames               // array of names
+	kindUUIDs               // array of 1..max lower-case UUIDs
 	kindInterval            // string of 1 to 4 digits and one of d, h, m, s
 	kindForce               // boolean or its text
 	kindBool                // boolean
@@ -127,6 +128,8 @@ func (p payload) check(m *member) error {
 		return nil
 	case kindNames:
 		return m.checkNames(v)
+	case kindUUIDs:
+		return m.checkUUIDs(v)
 	}
 	if v.Kind() != canon.String {
 		return m.invalid("must be of string type.")
@@ -175,6 +178,18 @@ func (m *member) checkNames(v canon.Value) error {
 	for i := range v.Len() {
 		if e := v.Elem(i); e.Kind() != canon.String || !slices.Contains(m.names, e.Text()) {
 			return m.invalid("type is incorrect.")
+		}
+	}
+	return nil
+}
+
+func (m *member) checkUUIDs(v canon.Value) error {
+	if v.Kind() != canon.Array || v.Len() == 0 || v.Len() > m.max {
+		return m.invalid("type is incorrect.")
+	}
+	for i := range v.Len() {
+		if e := v.Elem(i); e.Kind() != canon.String || len(e.Text()) != 36 || !isKeyID(e.Text()) {
+			return m.invalid("format wrong.")
 		}
 	}
 	return nil

@@ -1,6 +1,10 @@
 package core
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ehsm-kms/ehsm/api"
+)
 
 // A refusal is an answer that the caller is meant to see: code and message of
 // the envelope, and the reason that goes into the audit entry. Reasons are
@@ -74,6 +78,9 @@ func errLimit() *refusal { return refuse(codeTooMany, textTooMany, "limit of req
 
 // Refusals to make one more of what an app has as many of as it may.
 func errFullKeys() *refusal { return refuse(codeTooMany, textFullKeys, "limit of keys") }
+func errFullPolicies() *refusal {
+	return refuse(codeTooMany, api.MessageFullPolicies, "limit of policies")
+}
 func errFullSecrets() *refusal {
 	return refuse(codeTooMany, textFullSecrets, "limit of secrets")
 }

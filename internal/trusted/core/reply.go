@@ -100,6 +100,18 @@ func (o object) base64(name string, b []byte) object {
 
 func (o object) text(name, s string) object { return appendJSON(o.key(name), s) }
 
+// list adds an array of texts.
+func (o object) list(name string, texts []string) object {
+	o = append(o.key(name), '[')
+	for i, s := range texts {
+		if i > 0 {
+			o = append(o, ',')
+		}
+		o = appendJSON(o, s)
+	}
+	return append(o, ']')
+}
+
 func (o object) integer(name string, n int64) object {
 	return strconv.AppendInt(o.key(name), n, 10)
 }
