@@ -12,9 +12,13 @@ import (
 // barWidth is how many characters a bar of progress has.
 const barWidth = 24
 
-// keyText is the DomainKey on one line: what there is, and what operators say of it.
-func keyText(k *overview.Key, s *manifest.Settings) string {
-	text := versionText(k.Version)
+// keyText is the DomainKey on one line: what there is, for whom it waits, and what
+// operators say of it.
+func keyText(k *overview.Key, waits string, s *manifest.Settings) string {
+	text := versionText(k.Version) + waits
+	if k.InMemory && k.Version != 0 {
+		text += ", in memory only: to be given again at the next start"
+	}
 	if want := s.DomainKeyVersion(); k.Version != 0 && k.Version < want {
 		text += fmt.Sprintf("; version %d is asked for", want)
 	}

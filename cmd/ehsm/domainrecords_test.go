@@ -70,10 +70,16 @@ func TestLeftText(t *testing.T) {
 func TestKeyText(t *testing.T) {
 	s := &manifest.Settings{DomainKey: manifest.DomainKey{Version: 4, Compromised: []uint32{1, 2}, Forgotten: []uint32{1}}}
 	want := "version 3; version 4 is asked for; compromised: versions 1, 2; forgotten: version 1"
-	if got := keyText(&overview.Key{Version: 3}, s); got != want {
+	if got := keyText(&overview.Key{Version: 3}, "", s); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := keyText(&overview.Key{}, &manifest.Settings{}); got != "not here" {
+	if got, want := keyText(&overview.Key{Version: 1, InMemory: true}, "", &manifest.Settings{}), "version 1, in memory only: to be given again at the next start"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := keyText(&overview.Key{InMemory: true}, ": waits for 1 of dave", &manifest.Settings{}); got != "not here: waits for 1 of dave" {
+		t.Errorf("got %q", got)
+	}
+	if got := keyText(&overview.Key{}, "", &manifest.Settings{}); got != "not here" {
 		t.Errorf("got %q, want %q", got, "not here")
 	}
 }

@@ -131,7 +131,7 @@ func (v *statusView) text() string {
 	m := &v.Manifest
 	line("manifest", "%d of %s, %s", m.Version, m.Date.Format("2006-01-02"), signedText(m.Signers))
 	line("next one", "%s", quorumText(m))
-	line("DomainKey", "%s%s", keyText(&v.Key, v.settings), v.waitsText())
+	line("DomainKey", "%s", keyText(&v.Key, v.waitsText(), v.settings))
 	if text := recordsText(v.records, v.told, v.settings); text != "" {
 		line("records", "%s", text)
 	}

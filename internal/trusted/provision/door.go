@@ -194,7 +194,7 @@ func (d *Door) status(ctx context.Context, domain *Domain) *overview.Status {
 			Version: state.Version, Date: state.Date, Hash: state.Hash, Signers: domain.signers(),
 			Operators: names(&state.Operators), Threshold: state.Operators.Threshold,
 		},
-		Key:      overview.Key{Version: d.Holder.version()},
+		Key:      overview.Key{Version: d.Holder.version(), InMemory: !tee.Seals(d.Self.platform)},
 		Machines: state.Settings.Platforms,
 	}
 	if _, why := d.Holder.current(); why != nil {

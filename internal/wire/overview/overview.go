@@ -75,6 +75,9 @@ type Manifest struct {
 // Key is the DomainKey as the dkeyserver has it.
 type Key struct {
 	Version uint32 `json:"version"` // the newest; 0: it has none
+	// InMemory says that the dkeyserver's platform has no seal key: it has to be given
+	// the DomainKey again at its next start.
+	InMemory bool `json:"inMemory,omitempty"`
 	// Lost says why it has none any more; empty if it has one, or never had.
 	Lost string `json:"lost,omitempty"`
 }
