@@ -25,10 +25,10 @@ else
 	echo "== TestDomainNetwork/namespaces: NOT RUN (it needs root, network namespaces and nftables)"
 fi
 ip netns del ehsm-probe 2>/dev/null || true
-run go test -count=1 -timeout 60m ./test/e2e
+run go test -count=1 -tags long -timeout 60m ./test/e2e
 run go test -count=1 -timeout 30m ./internal/host/store/sqlite
 run go test -count=1 -race -shuffle=on -timeout 60m ./internal/... ./api/... ./client/... ./cmd/...
-run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/recovery
+run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/facts ./internal/trusted/recovery
 run scripts/reproducible.sh cold
 run scripts/fill.sh
 run scripts/rotate.sh

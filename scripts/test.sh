@@ -66,7 +66,8 @@ step "vet" go vet ./...
 step "vet, build tag tsm" go vet -tags tsm ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
 step "vet, build tag ego" env CGO_ENABLED=1 go vet -tags ego ./internal/trusted/... ./cmd/ehsm-core ./cmd/ehsm-dkeycache ./cmd/ehsm-dkeyserver
 step "vet, build tag pkcs11" env CGO_ENABLED=1 go vet -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm
-step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/recovery
+step "vet, build tag mutants" go vet -tags mutants ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/facts ./internal/trusted/recovery
+step "vet, build tag long" go vet -tags long ./test/e2e
 step "vet, build tag failpoints" go vet -tags failpoints ./internal/failpoint ./internal/trusted/domainkey ./internal/trusted/provision ./cmd/ehsm-dkeyserver
 step "staticcheck" go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 step "staticcheck, build tag pkcs11" env CGO_ENABLED=1 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags pkcs11 ./internal/host/hsm ./cmd/ehsm-hsm

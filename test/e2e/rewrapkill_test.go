@@ -1,3 +1,5 @@
+//go:build long
+
 package e2e
 
 import (
@@ -15,12 +17,9 @@ const scatter = `INSERT INTO records SELECT (lpad(to_hex(n), 2, '0') || substr(m
 // TestRewrapKilled kills managers and cores, again and again, while several wrap
 // records anew, with a second rotation before the first is done. The nodes that live
 // serve without an error, all records end under the last version, and those that
-// are not genuine are refused, kept and reported.
+// are not genuine are refused, kept and reported. It takes half a minute and more, so
+// that the gate does not have it: scripts/long.sh.
 func TestRewrapKilled(t *testing.T) {
-	if rounds(0, 1) == 0 {
-		t.Log("NOT RUN here: half a minute and more, see scripts/long.sh")
-		return
-	}
 	t.Parallel()
 	s := newSite(t, 3, nil)
 	s.up(t)
@@ -37,7 +36,7 @@ func TestRewrapKilled(t *testing.T) {
 
 	l := work(t, first, key, one)
 	var version uint32
-	for i := range rounds(1, 10) {
+	for i := range 10 {
 		version = s.rotate(t, one)
 		for deadline := time.Now().Add(readyTimeout); ; { // until work has begun
 			var floor uint32

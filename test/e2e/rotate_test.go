@@ -68,9 +68,9 @@ func (s *site) wrapped(t testing.TB) map[uint32]int {
 	return count
 }
 
-// TestRotation rotates the DomainKey while clients of all nodes work, keys and
-// secrets are made, and several managers wrap the records anew. One node sleeps
-// through it. A version that is forgotten opens nothing any more.
+// TestRotation rotates the DomainKey, twice in a row, while clients of all nodes work,
+// keys are made, and several managers wrap the records anew. One node sleeps through
+// it. A version that is forgotten opens nothing any more.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 3, nil)
@@ -90,7 +90,9 @@ func TestRotation(t *testing.T) {
 	three.g.kill()
 	three.parts[partCache].kill()
 	l := work(t, first, key, one, two)
-	version := s.rotate(t, two) // a worker takes it to the root
+	s.rotate(t, two) // a worker takes it to the root
+	one.said(t, 0, `has the DomainKey" domain=[0-9a-f]+ versions=2`)
+	version := s.rotate(t, two) // before any record is under the one before
 	s.rewrapped(t, version)
 	for _, c := range tenants {
 		made := c.on(one.g).createAES(t)
