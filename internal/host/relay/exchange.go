@@ -245,10 +245,7 @@ func (x *exchange) refs(ctx context.Context) error {
 		return nil
 	}
 	n := &x.names
-	if n.hasSecret() {
-		x.extra = x.relay.hints.get(n.secretRecord())
-		x.hints = len(x.extra)
-	}
+	x.expect()
 	if f := x.relay.follower; !f.current() || f.feed != nil && !mayLag(x.call.Action) {
 		return x.fresh(ctx, false)
 	}

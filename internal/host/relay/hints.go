@@ -3,6 +3,7 @@ package relay
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -12,15 +13,17 @@ import (
 const maxHints = 4
 
 // hints remembers for secrets which records the core asked for besides the
-// secret's own: only the core can tell which version and which key go with it.
-// They are sent along the next time, which saves a round trip. A wrong hint costs
-// a reference that the core does not look at.
+// secret's own: only the core can tell which version and which key go with it. It
+// remembers for signers which policies they are under. They are sent along the next
+// time, which saves a round trip. A wrong hint costs a reference that the core does
+// not look at.
 //
 // Like the row cache it has two generations. It is safe for concurrent use.
 type hints struct {
 	mu         sync.Mutex
-	limit      int // secrets of one generation
+	limit      int // secrets and signers of one generation
 	young, old map[wire.RecordID][]wire.RecordID
+	policies   atomic.Bool // there are some of signers
 }
 
 func newHints(limit int) *hints {
@@ -55,6 +58,39 @@ func (h *hints) set(secret wire.RecordID, ids []wire.RecordID) {
 	h.young[secret] = ids
 }
 
+// expect adds what earlier requests on the same secret and of the same signer needed
+// to the records of the call.
+func (x *exchange) expect() {
+	if x.names.hasSecret() {
+		x.extra = x.relay.hints.get(x.names.secretRecord())
+	}
+	if x.relay.hints.policies.Load() {
+		x.extra = append(x.extra, x.relay.hints.get(x.names.signed())...)
+	}
+	x.hints = len(x.extra)
+}
+
+// rememberPolicies notes which policies the core asked for, for the next request of
+// the signer. API keys do not say which one signs, so that there may be several.
+func (x *exchange) rememberPolicies() {
+	var keep []wire.RecordID
+	for _, id := range x.extra[min(x.hints, len(x.extra)):] {
+		if id.Type == wire.Policy && x.exists(id) {
+			keep = append(keep, id)
+		}
+	}
+	if len(keep) == 0 {
+		return
+	}
+	for _, id := range x.relay.hints.get(x.names.signed()) {
+		if !slices.Contains(keep, id) {
+			keep = append(keep, id)
+		}
+	}
+	x.relay.hints.put(x.names.signed(), keep[:min(len(keep), maxHints)])
+	x.relay.hints.policies.Store(true)
+}
+
 // note takes down the version that the request made of its secret.
 func (x *exchange) note(writes []wire.Write) {
 	for i := range writes {
@@ -67,13 +103,14 @@ func (x *exchange) note(writes []wire.Write) {
 // remember notes what the request needed besides what it names, for the next one
 // on its secret.
 func (x *exchange) remember() {
+	x.rememberPolicies()
 	if !x.names.hasSecret() || !x.call.Fresh && x.written == nil {
 		return
 	}
 	keep := make([]wire.RecordID, 0, maxHints)
 	versions := 0
 	add := func(id wire.RecordID) {
-		if len(keep) == maxHints || slices.Contains(keep, id) {
+		if len(keep) == maxHints || slices.Contains(keep, id) || id.Type == wire.Policy {
 			return
 		}
 		if id.Type == wire.SecretVersion {

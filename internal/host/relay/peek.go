@@ -18,6 +18,7 @@ type names struct {
 	session wire.UUID // ID of the key whose import session is needed; zero: none
 	policy  wire.UUID // ID of a quote policy; zero: none
 	login   bool      // it is signed by a workload that has logged in: settings of the tenant
+	signer  wire.UUID // of a key pair its id, of a login the tenant; zero: an API key, or not told
 	n       int       // how many of keys are set
 }
 
@@ -47,6 +48,11 @@ func peek(action string, body []byte) (n names, ok bool) {
 	var err error
 	if n.tenant, err = wire.ParseUUID(text(appid)); err != nil {
 		return n, false
+	}
+	if n.login {
+		n.signer = n.tenant
+	} else if id, err := wire.ParseUUID(text(credential)); err == nil {
+		n.signer = id
 	}
 	n.look(action, payload)
 	return n, true
@@ -164,6 +170,11 @@ func (n *names) records(dst []wire.RecordID) []wire.RecordID {
 		dst = append(dst, wire.RecordID{Type: wire.TenantSettings, Tenant: n.tenant, ID: n.tenant})
 	}
 	return dst
+}
+
+// signed names the signer of the request, for its hints.
+func (n *names) signed() wire.RecordID {
+	return wire.RecordID{Type: wire.Policy, Tenant: n.tenant, ID: n.signer}
 }
 
 // hasSecret reports whether the request names a secret.
