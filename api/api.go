@@ -20,12 +20,20 @@ const (
 	GenerateDataKey                 = "GenerateDataKey"
 	GenerateDataKeyWithoutPlaintext = "GenerateDataKeyWithoutPlaintext"
 	ExportDataKey                   = "ExportDataKey"
+	ReEncrypt                       = "ReEncrypt"
 
 	AsymmetricEncrypt = "AsymmetricEncrypt"
 	AsymmetricDecrypt = "AsymmetricDecrypt"
 	Sign              = "Sign"
 	Verify            = "Verify"
 	GetPublicKey      = "GetPublicKey"
+
+	// On up to MaxBatch items with one key.
+	BatchEncrypt   = "BatchEncrypt"
+	BatchDecrypt   = "BatchDecrypt"
+	BatchReEncrypt = "BatchReEncrypt"
+	BatchSign      = "BatchSign"
+	BatchVerify    = "BatchVerify"
 
 	GetParametersForImport = "GetParametersForImport"
 	ImportKeyMaterial      = "ImportKeyMaterial"

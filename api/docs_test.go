@@ -85,7 +85,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("docs/api.md runs no %q", command)
 		}
 	}
-	if n != 34 {
-		t.Errorf("got %d actions, want 34", n)
+	if n != 40 {
+		t.Errorf("got %d actions, want 40", n)
 	}
 }

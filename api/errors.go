@@ -44,6 +44,7 @@ const (
 	MessageEnrollFailed     = "enroll user info failed"
 	MessageQuotePolicy      = "Invalid  policyId." // unknown or another tenant's; two spaces
 	MessageQuoteLength      = "The quote's length is invalid."
+	MessageBatchVersions    = "Too many key versions in one batch." // send fewer ciphertexts at a time
 	MessageException        = "Server exception."
 	MessageInternal         = "Server internal error, please contact the administrator."
 )

@@ -3,8 +3,9 @@ package api
 // Actions lists all actions, each once.
 func Actions() []string {
 	return []string{
-		CreateKey, Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext, ExportDataKey,
+		CreateKey, Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext, ExportDataKey, ReEncrypt,
 		AsymmetricEncrypt, AsymmetricDecrypt, Sign, Verify, GetPublicKey,
+		BatchEncrypt, BatchDecrypt, BatchReEncrypt, BatchSign, BatchVerify,
 		GetParametersForImport, ImportKeyMaterial,
 		ListKey, EnableKey, DisableKey, DeleteKey, DeleteAllKey,
 		CreateSecret, UpdateSecretDesc, PutSecretValue, GetSecretValue, ListSecrets, ListSecretVersionIds,

@@ -15,6 +15,7 @@ type action struct {
 	name          string
 	cryptographic bool // a missing payload is a missing parameter
 	mutates       bool // changes state: strict payload, shared replay entry, durable audit
+	strict        bool // a payload with members that it does not know is refused
 	named         bool // the payload must name the action
 	owner         bool // for owners alone
 	discloses     bool // hands out a stored secret: durable audit
@@ -88,6 +89,7 @@ func actions() map[string]*action {
 		{name: "DeleteKey", mutates: true, run: (*request).deleteKey, storage: "deleteKey failed", members: []member{keyid}},
 		{name: "DeleteAllKey", mutates: true, run: (*request).deleteAllKey, storage: "deleteALLKey failed"},
 	}
+	table = append(table, batchActions()...)
 	table = append(table, secretActions()...)
 	table = append(table, quoteActions()...)
 	table = append(table, adminActions()...)
@@ -144,7 +146,7 @@ func (x *request) execute() (result, error) {
 	if err := x.permit(v); err != nil {
 		return result{}, err
 	}
-	if x.payload, err = validate(v, x.action.members, x.action.mutates); err != nil {
+	if x.payload, err = validate(v, x.action.members, x.action.mutates || x.action.strict); err != nil {
 		return result{}, err
 	}
 	if x.action.mutates || x.fitsMutation(v) { // check: shared-replay

@@ -131,6 +131,7 @@ type Core struct {
 	settings   *cache[record.TenantSettings]
 	domainApp  *cached[*openApp] // until there is a record of it; nil: the genesis names no administrator
 	generators *generators
+	batches    batchTurns
 	failures   *failures
 	limiter    *limiter
 	quota      *quota
@@ -164,6 +165,7 @@ func New(cfg Config) (*Core, error) {
 		pending:    newPending(l.Pending),
 		actions:    actions(),
 		generators: newGenerators(),
+		batches:    newBatchTurns(),
 		failures:   newFailures(l.Failures),
 		limiter:    newLimiter(l.Apps),
 		quota:      newQuota(l.Apps),
@@ -334,6 +336,7 @@ type request struct {
 
 	key        wire.UUID // for the audit entry
 	keyVersion uint32
+	remark     string // likewise, behind the reason; nothing that a client has written
 
 	writes   []wire.Write
 	narrowed []facts.Fact
@@ -386,7 +389,7 @@ func (x *request) record(err error) wire.Audit {
 	}
 	e := &trail.Entry{
 		Kind: trail.Request, Time: x.now, RequestID: x.call.RequestID, Tenant: x.tenant, Action: x.call.Action,
-		Key: x.key, KeyVersion: x.keyVersion, Code: uint16(code), Reason: reason,
+		Key: x.key, KeyVersion: x.keyVersion, Code: uint16(code), Reason: reason + x.remark,
 	}
 	a := x.core.chain.Append(e)
 	x.entry = e.Sequence

@@ -10,7 +10,12 @@ import (
 // usableKey returns a key by the member keyid for use now. Protecting new data
 // also needs a key that has not expired.
 func (x *request) usableKey(protects bool) (*cached[record.Key], error) {
-	k, err := x.loadKey(x.payload.text("keyid"))
+	return x.usableKeyOf("keyid", protects)
+}
+
+// usableKeyOf is usableKey for the key that another member names.
+func (x *request) usableKeyOf(member string, protects bool) (*cached[record.Key], error) {
+	k, err := x.loadKey(x.payload.text(member))
 	if err == nil && k == nil {
 		err = errKeyID()
 	}
@@ -45,20 +50,28 @@ func (x *request) expired(k *record.Key) bool {
 // symmetric returns a version of a key for encryption. Only AES and SM4 keys
 // with the right usage and with material have one.
 func (x *request) symmetric(k *cached[record.Key], version uint32) (*primitive.Symmetric, error) {
-	if !k.value.Spec.Symmetric() {
-		return nil, errServer("key type")
-	}
-	if k.value.Usage != record.EncryptDecrypt { // check: usage
-		return nil, errServer("key usage")
-	}
-	if k.value.State == record.PreActivation || k.value.Primary == 0 {
-		return nil, errServer("key has no material")
+	if err := ciphers(&k.value); err != nil {
+		return nil, err
 	}
 	v, err := x.loadVersion(k, version)
 	if err != nil || v == nil {
 		return nil, err
 	}
 	return v.symmetric, nil
+}
+
+// ciphers refuses a key that is not for symmetric encryption, or has no material.
+func ciphers(k *record.Key) error {
+	if !k.Spec.Symmetric() {
+		return errServer("key type")
+	}
+	if k.Usage != record.EncryptDecrypt { // check: usage
+		return errServer("key usage")
+	}
+	if k.State == record.PreActivation || k.Primary == 0 {
+		return errServer("key has no material")
+	}
+	return nil
 }
 
 // protect encrypts plaintext under the primary version of the request's key.
@@ -83,10 +96,14 @@ func (x *request) protect(plaintext []byte) ([]byte, error) {
 
 // additionalData is the member aad, which SM4 keys ignore.
 func (x *request) additionalData(k *cached[record.Key]) []byte {
-	if k.value.Spec == primitive.SM4CTR || k.value.Spec == primitive.SM4CBC {
+	if ignoresAdditionalData(k.value.Spec) {
 		return nil
 	}
 	return x.payload.bytes("aad")
+}
+
+func ignoresAdditionalData(s primitive.Spec) bool {
+	return s == primitive.SM4CTR || s == primitive.SM4CBC
 }
 
 func (x *request) encrypt() (result, error) {
@@ -117,6 +134,11 @@ func (x *request) unprotect(ciphertext []byte) ([]byte, error) {
 }
 
 func (x *request) openWith(k *cached[record.Key], ciphertext []byte) ([]byte, error) {
+	return x.openAs(k, ciphertext, x.additionalData(k))
+}
+
+// openAs is openWith for other additional data than the member aad.
+func (x *request) openAs(k *cached[record.Key], ciphertext, aad []byte) ([]byte, error) {
 	_, version, ok := primitive.PeekVersion(ciphertext)
 	if !ok {
 		version = k.value.Primary
@@ -128,7 +150,7 @@ func (x *request) openWith(k *cached[record.Key], ciphertext []byte) ([]byte, er
 	if s == nil {
 		return nil, errDecryption()
 	}
-	plaintext, err := s.Decrypt(nil, ciphertext, x.additionalData(k))
+	plaintext, err := s.Decrypt(nil, ciphertext, aad)
 	if err != nil {
 		return nil, errDecryption()
 	}

@@ -209,7 +209,15 @@ func (s *Symmetric) put(d *deriver) {
 // is authenticated: they say only which key to try. ok is false if the
 // ciphertext is of no known format or shorter than any ciphertext.
 func PeekVersion(ciphertext []byte) (keyID [16]byte, version uint32, ok bool) {
-	if len(ciphertext) < HeaderLen+CommitmentLen+gcmTagLen || ciphertext[0] != messageV1 {
+	if len(ciphertext) < HeaderLen+CommitmentLen+gcmTagLen {
+		return keyID, 0, false
+	}
+	return PeekHeader(ciphertext)
+}
+
+// PeekHeader is PeekVersion for the beginning of a ciphertext, 21 bytes or more.
+func PeekHeader(ciphertext []byte) (keyID [16]byte, version uint32, ok bool) {
+	if len(ciphertext) < prefixLen || ciphertext[0] != messageV1 {
 		return keyID, 0, false
 	}
 	return [16]byte(ciphertext[1:17]), binary.BigEndian.Uint32(ciphertext[17:prefixLen]), true

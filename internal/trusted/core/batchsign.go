@@ -1,0 +1,128 @@
+package core
+
+import (
+	"errors"
+
+	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+)
+
+// turn adds an item that is worked on in a turn of its own.
+func (b *batch) turn(work func(dst []byte) ([]byte, error)) (err error) {
+	b.x.core.batches.take(func() { err = b.item(work) })
+	return err
+}
+
+// batchAsymmetricEncrypt is AsymmetricEncrypt of each plaintext.
+func (x *request) batchAsymmetricEncrypt(plaintexts texts) (result, error) {
+	_, key, p, err := x.encryptionKey(true)
+	if err != nil {
+		return result{}, err
+	}
+	n := plaintexts.len()
+	b := x.newBatch("ciphertexts", encodedSize(n, n*maxSignature))
+	for i := range n {
+		err := b.turn(func(dst []byte) ([]byte, error) {
+			plaintext := plaintexts.decode(nil, i)
+			defer clear(plaintext)
+			ciphertext, err := key.Encrypt(plaintext, p)
+			if err != nil {
+				return nil, errOperation(err)
+			}
+			return appendBase64(dst, ciphertext), nil
+		})
+		if err != nil {
+			return result{}, err
+		}
+	}
+	return b.end()
+}
+
+// batchAsymmetricDecrypt is AsymmetricDecrypt of each ciphertext: each failure under
+// PKCS#1 v1.5 counts, and above the limit nothing is told of an item.
+func (x *request) batchAsymmetricDecrypt(ciphertexts texts) (result, error) {
+	k, key, p, err := x.encryptionKey(false)
+	if err != nil {
+		return result{}, err
+	}
+	oracle := k.value.Spec.RSA() && p == primitive.PaddingPKCS1
+	_, total := ciphertexts.size()
+	b := x.newBatch("plaintexts", encodedSize(ciphertexts.len(), total))
+	for i := range ciphertexts.len() {
+		err := b.turn(func(dst []byte) ([]byte, error) {
+			plaintext, err := key.Decrypt(ciphertexts.decode(nil, i), p)
+			defer clear(plaintext)
+			if oracle && !x.core.failures.settle(k.id, x.now, err != nil) { // check: batch-pkcs1-limit
+				return nil, errFailures()
+			}
+			switch {
+			case err == nil:
+				return appendBase64(dst, plaintext), nil
+			case !errors.Is(err, primitive.ErrDecrypt):
+				return nil, errOperation(err)
+			case oracle:
+				return nil, errPKCS1()
+			}
+			return nil, errDecryption()
+		})
+		if err != nil {
+			return result{}, err
+		}
+	}
+	return b.end()
+}
+
+// batchSign is Sign of each message.
+func (x *request) batchSign() (result, error) {
+	s, err := x.signing(true)
+	if err != nil {
+		return result{}, err
+	}
+	messages := x.texts("messages")
+	b := x.newBatch("signatures", encodedSize(messages.len(), messages.len()*maxSignature))
+	for i := range messages.len() {
+		err := b.turn(func(dst []byte) ([]byte, error) {
+			signature, err := s.key.Sign(messages.decode(nil, i), s.kind, s.digest, s.padding)
+			if err != nil {
+				return nil, errOperation(err)
+			}
+			return appendBase64(dst, signature), nil
+		})
+		if err != nil {
+			return result{}, err
+		}
+	}
+	return b.end()
+}
+
+// batchVerify is Verify of each message with its signature.
+func (x *request) batchVerify() (result, error) {
+	s, err := x.signing(false)
+	if err != nil {
+		return result{}, err
+	}
+	messages, signatures := x.texts("messages"), x.texts("signatures")
+	if err := sameLength(messages, signatures, "signatures"); err != nil {
+		return result{}, err
+	}
+	b := x.newBatch("results", messages.len()*len("false,"))
+	for i := range messages.len() {
+		err := b.turn(func(dst []byte) ([]byte, error) {
+			signature := signatures.decode(nil, i)
+			if len(signature) > maxSignature {
+				return nil, errServer("signature length")
+			}
+			good, err := s.key.Verify(messages.decode(nil, i), signature, s.kind, s.digest, s.padding)
+			switch {
+			case err != nil:
+				return nil, errOperation(err)
+			case good:
+				return append(dst, "true"...), nil
+			}
+			return append(dst, "false"...), nil
+		})
+		if err != nil {
+			return result{}, err
+		}
+	}
+	return b.end()
+}
