@@ -14,9 +14,9 @@ const (
 // The presets: lists of actions with a name.
 const (
 	PresetReadOnly    = "read-only"    // lists, descriptions and public keys; no values, no plaintexts
-	PresetEncryptOnly = "encrypt-only" // Encrypt, AsymmetricEncrypt, new data keys
-	PresetDecryptOnly = "decrypt-only" // Decrypt, AsymmetricDecrypt
-	PresetSignOnly    = "sign-only"    // Sign, GetPublicKey
+	PresetEncryptOnly = "encrypt-only" // Encrypt, AsymmetricEncrypt, BatchEncrypt, new data keys
+	PresetDecryptOnly = "decrypt-only" // Decrypt, AsymmetricDecrypt, BatchDecrypt
+	PresetSignOnly    = "sign-only"    // Sign, BatchSign, GetPublicKey
 )
 
 // Presets lists the presets.

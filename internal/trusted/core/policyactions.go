@@ -20,9 +20,9 @@ func presets() map[string][]string {
 		api.PresetReadOnly: {
 			api.DescribeSecret, api.GetPublicKey, api.GetQuotePolicy, api.ListKey, api.ListSecretVersionIds, api.ListSecrets,
 		},
-		api.PresetEncryptOnly: {api.AsymmetricEncrypt, api.Encrypt, api.GenerateDataKey, api.GenerateDataKeyWithoutPlaintext},
-		api.PresetDecryptOnly: {api.AsymmetricDecrypt, api.Decrypt},
-		api.PresetSignOnly:    {api.GetPublicKey, api.Sign},
+		api.PresetEncryptOnly: {api.AsymmetricEncrypt, api.BatchEncrypt, api.Encrypt, api.GenerateDataKey, api.GenerateDataKeyWithoutPlaintext},
+		api.PresetDecryptOnly: {api.AsymmetricDecrypt, api.BatchDecrypt, api.Decrypt},
+		api.PresetSignOnly:    {api.BatchSign, api.GetPublicKey, api.Sign},
 	}
 }
 
