@@ -108,7 +108,7 @@ func (c *Client) verdict(raw []byte, nonce []byte) (res api.VerifyQuoteResult, e
 		return res, fmt.Errorf("%w: %w", ErrReply, err)
 	}
 	switch {
-	case c.pair == nil && !hmac.Equal(c.verdictMAC(tree), res.Sign): // a key pair's is under the reply's signature
+	case c.pair == nil && c.session == nil && !hmac.Equal(c.verdictMAC(tree), res.Sign): // a key pair's is under the reply's signature
 		return res, ErrVerdict
 	case !res.Result || !bytes.Equal(res.Nonce, nonce):
 		return res, fmt.Errorf("%w: it is not the answer to this request", ErrVerdict)

@@ -111,6 +111,9 @@ func (c *Client) attempt(ctx context.Context, action string, payload []byte) ([]
 		}
 		return body, refusal(body, true)
 	}
+	if c.session != nil {
+		return c.attemptLoggedIn(ctx, action, payload)
+	}
 	req, err := c.sign(action, payload)
 	if err != nil {
 		return nil, err

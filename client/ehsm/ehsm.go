@@ -79,6 +79,7 @@ type Client struct {
 	appID   string
 	apiKey  APIKey
 	pair    *keyPair // instead of apiKey
+	session *session // instead of both
 	timeout time.Duration
 	http    *http.Client
 	now     func() time.Time
@@ -143,7 +144,7 @@ func parseURL(text string) (*url.URL, error) {
 // seals as c does.
 func (c *Client) With(cred Credentials) *Client {
 	other := *c
-	other.appID, other.apiKey, other.pair = cred.AppID, cred.APIKey, nil
+	other.appID, other.apiKey, other.pair, other.session = cred.AppID, cred.APIKey, nil, nil
 	return &other
 }
 

@@ -49,7 +49,7 @@ func (c *Client) WithKeyPair(appID string, p KeyPair) (*Client, error) {
 		return nil, err
 	}
 	other := *c
-	other.appID, other.apiKey, other.pair = appID, APIKey{}, &keyPair{p, [16]byte(id)}
+	other.appID, other.apiKey, other.pair, other.session = appID, APIKey{}, &keyPair{p, [16]byte(id)}, nil
 	return &other, nil
 }
 
