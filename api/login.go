@@ -51,7 +51,7 @@ const (
 type PutLoginRuleRequest struct {
 	Name            string `json:"name"` // 1 to 64 characters of printable ASCII
 	Kind            string `json:"kind"`
-	Policy          string `json:"policy"` // PolicyAll
+	Policy          string `json:"policy"` // id of a policy, or PolicyAll
 	LifetimeSeconds int    `json:"lifetimeSeconds"`
 
 	MREnclave string `json:"mrEnclave,omitempty"` // 64 hex digits

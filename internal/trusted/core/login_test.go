@@ -35,8 +35,8 @@ func jwks() string {
 		`{"kid":"k2","kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`
 }
 
-// ruling is the payload for a rule of the issuer.
-func ruling(name string, more ...m) m {
+// loginRule is the payload for a rule of the issuer.
+func loginRule(name string, more ...m) m {
 	p := m{
 		"name": name, "kind": "jwt", "policy": "all", "lifetimeSeconds": 600, "issuer": issuerURL, "audience": "ehsm",
 		"subject": "system:serviceaccount:shop:*", "jwks": jwks(),
@@ -184,7 +184,7 @@ func TestLogin(t *testing.T) {
 	alice := h.enroll()
 	w := h.workload(alice, 0)
 	want(t, "no rules", w.try(h.jwtOf(nil)), 400, api.MessageLogin)
-	id := alice.mustDo(api.PutLoginRule, ruling("web")).text("ruleId")
+	id := alice.mustDo(api.PutLoginRule, loginRule("web")).text("ruleId")
 	c := w.login()
 	key := c.do("CreateKey", m{"action": "CreateKey", "keyspec": "EH_AES_GCM_256", "origin": "EH_INTERNAL_KEY", "keyusage": "EH_KEYUSAGE_ENCRYPT_DECRYPT"})
 	want(t, "create key", key, 200, "success!")
@@ -207,7 +207,7 @@ func TestLogin(t *testing.T) {
 		t.Errorf("token: got %+v, %v", tok, err)
 	}
 	for action, payload := range map[string]m{
-		"CreateCredential": {"kind": "api-key", "role": "owner"}, "ListCredentials": {}, api.PutLoginRule: ruling("mine"), api.ListLoginRules: {},
+		"CreateCredential": {"kind": "api-key", "role": "owner"}, "ListCredentials": {}, api.PutLoginRule: loginRule("mine"), api.ListLoginRules: {},
 		api.DeleteLoginRule: {"name": "web"},
 	} {
 		want(t, action+" of a workload", c.send(0, action, c.body(withAction(action, payload))), 400, "sign error")
@@ -221,7 +221,7 @@ func TestLogin(t *testing.T) {
 func TestLoginP256(t *testing.T) {
 	h, _ := newHost(t)
 	alice := h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("web"))
+	alice.mustDo(api.PutLoginRule, loginRule("web"))
 	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), []byte(strings.Repeat("p", 32)))
 	if err != nil {
 		t.Fatal(err)
@@ -241,9 +241,9 @@ func TestLoginP256(t *testing.T) {
 func TestLoginRefused(t *testing.T) {
 	h, _ := newHost(t)
 	alice, bob := h.enroll(), h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("web", m{"claims": `{"/kubernetes.io/namespace":"shop"}`}))
-	alice.mustDo(api.PutLoginRule, ruling("other", m{"issuer": "https://other.example"}))
-	bob.mustDo(api.PutLoginRule, ruling("batch", m{"subject": "spiffe://bob"}))
+	alice.mustDo(api.PutLoginRule, loginRule("web", m{"claims": `{"/kubernetes.io/namespace":"shop"}`}))
+	alice.mustDo(api.PutLoginRule, loginRule("other", m{"issuer": "https://other.example"}))
+	bob.mustDo(api.PutLoginRule, loginRule("batch", m{"subject": "spiffe://bob"}))
 	inShop := m{"kubernetes.io": m{"namespace": "shop"}}
 	with := func(more m) string { c := maps.Clone(inShop); maps.Copy(c, more); return h.jwtOf(c) }
 	w := h.workload(alice, 0)
@@ -288,7 +288,7 @@ func TestLoginRefused(t *testing.T) {
 func TestLoginMessages(t *testing.T) {
 	h, d := newHost(t)
 	alice := h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("web"))
+	alice.mustDo(api.PutLoginRule, loginRule("web"))
 	w := h.workload(alice, 0)
 	w.ask.JWT = []byte(h.jwtOf(nil))
 	good := w.ask.Append(nil)
@@ -330,8 +330,8 @@ func TestLoginMessages(t *testing.T) {
 func TestLoginTokens(t *testing.T) {
 	h, _ := newHost(t)
 	alice, bob := h.enroll(), h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("web"))
-	bob.mustDo(api.PutLoginRule, ruling("web"))
+	alice.mustDo(api.PutLoginRule, loginRule("web"))
+	bob.mustDo(api.PutLoginRule, loginRule("web"))
 	c := h.workload(alice, 0).login()
 	want(t, "good", c.lists(0), 200, "successful")
 	genuine, err := api.ParseLoginToken(c.credential)
@@ -371,7 +371,7 @@ func TestLoginTokens(t *testing.T) {
 	other := newDomain(t)
 	foreign := other.host(t, Limits{})
 	twin := foreign.adopt(other, alice.appid, "an API key")
-	twin.mustDo(api.PutLoginRule, ruling("web"))
+	twin.mustDo(api.PutLoginRule, loginRule("web"))
 	far := &holder{tenant: c.tenant, credential: foreign.workload(twin, 0).login().credential, ed25519: c.ed25519}
 	want(t, "of another domain", far.lists(0), 400, "sign error")
 
@@ -385,7 +385,7 @@ func TestLoginTokens(t *testing.T) {
 func TestLoginRotation(t *testing.T) {
 	h, d := newHost(t)
 	alice := h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("web"))
+	alice.mustDo(api.PutLoginRule, loginRule("web"))
 	old := h.workload(alice, 0).login()
 	asleep := d.twin(t)
 	h.cores = append(h.cores, asleep.start(t, h, Limits{}))
@@ -418,13 +418,13 @@ func TestLoginRuleRemoved(t *testing.T) {
 		h.cores = append(h.cores, d.start(t, h, Limits{}))
 	}
 	alice := h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("web"))
+	alice.mustDo(api.PutLoginRule, loginRule("web"))
 	id := settingsRecord(alice.id())
 	for name, remove := range map[string]func() reply{
 		"deleted": func() reply {
 			return alice.do(0, api.DeleteLoginRule, withAction(api.DeleteLoginRule, m{"name": "web"}))
 		},
-		"replaced": func() reply { return alice.do(0, api.PutLoginRule, ruling("web", m{"lifetimeSeconds": 60})) },
+		"replaced": func() reply { return alice.do(0, api.PutLoginRule, loginRule("web", m{"lifetimeSeconds": 60})) },
 	} {
 		c := h.workload(alice, 0).login()
 		for core := range h.cores {
@@ -449,12 +449,31 @@ func TestLoginRuleRemoved(t *testing.T) {
 			t.Errorf("%s, row removed: it works", name)
 		}
 		h.rows[id] = after
-		alice.mustDo(api.PutLoginRule, ruling("web"))
+		alice.mustDo(api.PutLoginRule, loginRule("web"))
 		want(t, name+", a new rule of that name", c.lists(0), 400, "sign error")
 	}
 	c := h.workload(alice, 0).login()
 	h.admin("frank").must(api.DisableApp, m{"appid": alice.appid})
 	want(t, "disabled app", c.lists(0), 400, "sign error")
+}
+
+func TestLoginPolicy(t *testing.T) {
+	h, _ := newHost(t)
+	alice := h.enroll()
+	key := alice.createKey()
+	policy := alice.mustDo(api.PutPolicy, withAction(api.PutPolicy, m{"preset": "encrypt-only"})).text("policyId")
+	alice.mustDo(api.PutLoginRule, loginRule("web", m{"policy": policy}))
+	c := h.workload(alice, 0).login()
+	encrypt := withAction("Encrypt", encrypts(key))
+	want(t, "in the policy", c.do("Encrypt", encrypt), 200, "success!")
+	want(t, "not in it", c.do("ListKey", m{"action": "ListKey"}), 400, "sign error")
+	list := listOf(alice.mustDo(api.ListLoginRules, withAction(api.ListLoginRules, nil)))
+	if got := list[0].(map[string]any)["policy"]; got != policy {
+		t.Errorf("got policy %v, want %s", got, policy)
+	}
+	alice.mustDo(api.DeletePolicy, withAction(api.DeletePolicy, m{"policyId": policy}))
+	want(t, "policy deleted", c.do("Encrypt", encrypt), 400, "sign error")
+	want(t, "rule of a deleted policy", alice.do(0, api.PutLoginRule, loginRule("web2", m{"policy": policy})), 400, api.MessagePolicyUnknown)
 }
 
 // TestLoginOlderSettings has a core that was not shown the settings which a token was
@@ -463,10 +482,10 @@ func TestLoginOlderSettings(t *testing.T) {
 	h, d := newHost(t)
 	h.cores = append(h.cores, d.start(t, h, Limits{}))
 	alice := h.enroll()
-	alice.mustDo(api.PutLoginRule, ruling("a"))
+	alice.mustDo(api.PutLoginRule, loginRule("a"))
 	id := settingsRecord(alice.id())
 	first := h.rows[id]
-	alice.mustDo(api.PutLoginRule, ruling("web", m{"audience": "other"}))
+	alice.mustDo(api.PutLoginRule, loginRule("web", m{"audience": "other"}))
 	w := h.workload(alice, 0)
 	r := w.try(h.jwtOf(m{"aud": "other"}))
 	want(t, "login", r, 200, "successful")
@@ -485,7 +504,7 @@ func TestLoginOlderSettings(t *testing.T) {
 func TestLoginRules(t *testing.T) {
 	h, _ := newHost(t)
 	alice := h.enroll()
-	put := func(more m) reply { return alice.do(0, api.PutLoginRule, ruling("web", more)) }
+	put := func(more m) reply { return alice.do(0, api.PutLoginRule, loginRule("web", more)) }
 	code := m{"kind": "quote", "issuer": nil, "audience": nil, "subject": nil, "jwks": nil}
 	quoted := func(more m) m { c := maps.Clone(code); maps.Copy(c, more); return c }
 	hex1 := strings.Repeat("1", 64)
@@ -495,7 +514,9 @@ func TestLoginRules(t *testing.T) {
 		text    string
 	}{
 		{"no policy", m{"policy": nil}, "Missing required parameters, The policy cannot be empty."},
-		{"other policy", m{"policy": "none"}, "Parameter invalid, The policy type is incorrect."},
+		{"other policy", m{"policy": "none"}, api.MessagePolicyUnknown},
+		{"unknown policy", m{"policy": wire.NewUUID().String()}, api.MessagePolicyUnknown},
+		{"the zero policy", m{"policy": api.NoPolicy}, api.MessagePolicyUnknown},
 		{"no lifetime", m{"lifetimeSeconds": nil}, "Missing required parameters, The lifetimeSeconds cannot be empty."},
 		{"too short", m{"lifetimeSeconds": 59}, "Parameter invalid, The lifetimeSeconds value must be greater than or equal to 60."},
 		{"too long", m{"lifetimeSeconds": 43201}, "Parameter invalid, The lifetimeSeconds value must be less than or equal to 43200."},
@@ -522,7 +543,7 @@ func TestLoginRules(t *testing.T) {
 	want(t, "delete nothing", alice.do(0, api.DeleteLoginRule, withAction(api.DeleteLoginRule, m{"name": "web"})), 400, api.MessageLoginRule)
 	want(t, "action not named", alice.do(0, api.ListLoginRules, nil), 400, "sign error")
 	want(t, "claims", put(m{"claims": `{"b":"2","/a/c":"1"}`}), 200, "successful")
-	want(t, "signer", alice.do(0, api.PutLoginRule, ruling("code", quoted(m{"mrSigner": hex1, "isvProdId": 3, "minIsvSvn": 4}))), 200, "successful")
+	want(t, "signer", alice.do(0, api.PutLoginRule, loginRule("code", quoted(m{"mrSigner": hex1, "isvProdId": 3, "minIsvSvn": 4}))), 200, "successful")
 	list := listOf(alice.mustDo(api.ListLoginRules, withAction(api.ListLoginRules, nil)))
 	if len(list) != 2 {
 		t.Fatalf("got %v", list)
@@ -535,8 +556,8 @@ func TestLoginRules(t *testing.T) {
 		t.Errorf("got %v", second)
 	}
 	for i := range 15 {
-		want(t, "up to 16", alice.do(0, api.PutLoginRule, ruling(fmt.Sprint("r", i))), 200, "successful")
+		want(t, "up to 16", alice.do(0, api.PutLoginRule, loginRule(fmt.Sprint("r", i))), 200, "successful")
 	}
-	want(t, "17", alice.do(0, api.PutLoginRule, ruling("r16")), 400, api.MessageLoginRules)
+	want(t, "17", alice.do(0, api.PutLoginRule, loginRule("r16")), 400, api.MessageLoginRules)
 	want(t, "replaces", put(nil), 200, "successful")
 }

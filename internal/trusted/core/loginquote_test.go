@@ -22,7 +22,7 @@ func coding(name string, q *quoter, more m) m {
 	for k, v := range more {
 		p[k] = v
 	}
-	return ruling(name, p)
+	return loginRule(name, p)
 }
 
 // challenged asks the core for a challenge.
@@ -77,7 +77,7 @@ func TestLoginQuoteRefused(t *testing.T) {
 	alice := h.enroll()
 	alice.mustDo(api.PutLoginRule, coding("code", q, nil))
 	alice.mustDo(api.PutLoginRule, coding("signed", q, m{"mrEnclave": nil, "mrSigner": hex.EncodeToString(q.report.MRSigner[:]), "isvProdId": 7, "minIsvSvn": 9}))
-	alice.mustDo(api.PutLoginRule, ruling("web"))
+	alice.mustDo(api.PutLoginRule, loginRule("web"))
 	w := h.workload(alice, 0)
 	none := func(*quote.Report) {}
 	other := func(r *quote.Report) { r.MREnclave[0] ^= 1 }

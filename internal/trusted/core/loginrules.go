@@ -25,7 +25,7 @@ func loginActions() []*action {
 	return []*action{
 		{name: api.PutLoginRule, mutates: true, named: true, owner: true, run: (*request).putLoginRule, storage: "put login rule failed", members: []member{
 			name, {name: "kind", kind: kindName, names: []string{api.LoginJWT, api.LoginQuote}},
-			{name: "policy", kind: kindName, names: []string{api.PolicyAll}},
+			{name: "policy", kind: kindText, min: 1, max: 36},
 			{name: "lifetimeSeconds", kind: kindInteger, min: api.MinLoginLifetime, max: api.MaxLoginLifetime},
 			hashMember("mrEnclave").opt(), hashMember("mrSigner").opt(), number("isvProdId"), number("minIsvSvn"),
 			text("issuer", jwt.MaxText), text("audience", jwt.MaxText), text("subject", jwt.MaxText), text("claims", maxClaimsText),
@@ -119,7 +119,10 @@ func (x *request) ruleOf() (*record.LoginRule, error) {
 		return nil, bad("Parameter invalid, The name format wrong.", "invalid member")
 	}
 	forJWT, forQuote := []string{"issuer", "audience", "subject", "claims", "jwks"}, []string{"mrEnclave", "mrSigner", "isvProdId", "minIsvSvn"}
-	var err error
+	err := x.policyOf(r)
+	if err != nil {
+		return nil, err
+	}
 	if x.payload.text("kind") == api.LoginJWT {
 		if err = x.none(forQuote); err == nil {
 			r.Issuer, err = x.issuerOf()
@@ -136,6 +139,28 @@ func (x *request) ruleOf() (*record.LoginRule, error) {
 		return nil, errRule(err.Error())
 	}
 	return r, nil
+}
+
+// policyOf takes the policy of a rule, which the owner has to name, if only as that of
+// all.
+func (x *request) policyOf(r *record.LoginRule) error {
+	text := x.payload.text("policy")
+	if text == api.PolicyAll {
+		return nil
+	}
+	id, err := wire.ParseUUID(text)
+	if err != nil || id == (wire.UUID{}) {
+		return bad(api.MessagePolicyUnknown, "no such policy")
+	}
+	p, err := x.loadRule(id)
+	if err != nil {
+		return err
+	}
+	if p == nil || p.Deleted != 0 { // check: login-policy
+		return bad(api.MessagePolicyUnknown, "no such policy")
+	}
+	r.Policy = id
+	return nil
 }
 
 // none refuses members of another kind of rule.
