@@ -11,7 +11,9 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/attest"
 	"github.com/ehsm-kms/ehsm/internal/attest/dcap/validate"
+	"github.com/ehsm-kms/ehsm/internal/attest/guests"
 	"github.com/ehsm-kms/ehsm/internal/attest/restoration"
+	"github.com/ehsm-kms/ehsm/internal/attest/snp"
 	"github.com/ehsm-kms/ehsm/internal/wire/escrow"
 	"github.com/ehsm-kms/ehsm/internal/wire/genesis"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
@@ -207,7 +209,7 @@ func (a *app) judge(ctx context.Context, r *escrow.Request, j judged) (*restorat
 	if err := domain.UnmarshalText([]byte(j.domain)); err != nil {
 		return nil, usageError{fmt.Errorf("--domain: %w", err)}
 	}
-	o := restoration.Options{Domain: genesis.ID(domain), Now: time.Now()}
+	o := restoration.Options{Domain: genesis.ID(domain), Now: time.Now(), Guests: guests.Restoring}
 	if j.collateral != "" {
 		e, err := attest.DecodeEvidence(r.Evidence)
 		if err != nil {
@@ -229,16 +231,16 @@ func (a *app) judge(ctx context.Context, r *escrow.Request, j judged) (*restorat
 
 // tellVerdict says in words what was checked.
 func (a *app) tellVerdict(v *restoration.Verdict, r *escrow.Request) {
-	s, report := v.State(), &v.Report
+	s := v.State()
 	a.warn("domain %s: the one that you name", s.Domain)
 	a.warn("manifest %d of %s, signed by its operators; ask them whether it is the newest", s.Version, s.Date.Format(time.RFC3339))
-	a.warn("program: dkeyserver, signer %x, measurement %x, version %d, as the manifest admits it", report.Report.MRSigner, report.Report.MREnclave, report.Report.ISVSVN)
-	machine := v.Decision.Platform
+	a.warn("program: dkeyserver, %s, as the manifest admits it", v.Program)
+	machine := v.Machine
 	if machine == "" {
 		machine = "any; the manifest lists none"
 	}
-	a.warn("machine: %s, PPID %x, TCB %v", machine, report.Platform.PPID, report.Status)
-	if report.Simulated {
+	a.warn("machine: %s, %s", machine, v.Number)
+	if v.Simulated {
 		a.warn("WARNING: the machine is simulated: whoever runs it gets the DomainKey")
 	}
 	a.warn("key: made in that program for this restoration, of the backup with SHA-256 %x", r.Backup)
@@ -265,7 +267,7 @@ func (a *app) release(c *custodianFlags, v *restoration.Verdict, r *escrow.Reque
 		Backup    string `json:"backup"`
 		Custodian string `json:"custodian"`
 		Threshold int    `json:"threshold"`
-	}{v.State().Domain.String(), v.State().Version, v.Decision.Platform, v.Report.Simulated, fmt.Sprintf("%x", r.Backup), share.Custodian, int(share.Threshold)}
+	}{v.State().Domain.String(), v.State().Version, v.Machine, v.Simulated, fmt.Sprintf("%x", r.Backup), share.Custodian, int(share.Threshold)}
 	return a.emit(view, fmt.Sprintf("released the share of %s to that program alone; it takes %d\n", view.Custodian, view.Threshold))
 }
 
@@ -276,7 +278,9 @@ func releaseHint(err error) error {
 		hint string
 	}{
 		{restoration.ErrDomain, "nothing was released; the request is not for your share, or somebody tries to get it"},
+		{snp.ErrChip, "nothing was released; operators admit the chip with a new manifest, with which the restoration starts again"},
 		{validate.ErrPlatform, "nothing was released; operators admit the machine with a new manifest, with which the restoration starts again"},
+		{snp.ErrReportData, "nothing was released; the request was changed on its way, or put together by somebody"},
 		{validate.ErrReportData, "nothing was released; the request was changed on its way, or put together by somebody"},
 		{errOldManifest, "nothing was released; the restoration starts again with all manifests"},
 		{escrow.ErrSimulation, "nothing was released; keys of a protected domain are not restored where the host gets them"},

@@ -7,6 +7,7 @@
 package restoration
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -44,13 +45,34 @@ type Options struct {
 	Now time.Time
 	// Collateral, if not nil, is used in place of the request's.
 	Collateral *verify.Collateral
+	// Guests judges evidence of confidential guests, as guests.Judge of package guests
+	// does, which programs for enclaves do not link. nil: such evidence is refused.
+	Guests func(Guest) (*Found, error)
+}
+
+// A Guest is evidence of a confidential guest, and under what it is to be judged.
+type Guest struct {
+	Evidence   attest.Evidence
+	Collateral []byte // as the request has it
+	Settings   *manifest.Settings
+	Policy     *validate.Policy // of Role
+	Roots      []*x509.Certificate
+	Now        time.Time
+	ReportData [64]byte
+}
+
+// Found is what evidence says, in words for people.
+type Found struct {
+	Program   string // such as "signer 01.., measurement 02.., version 1"
+	Machine   string // its name in the manifest; empty if that admits all
+	Number    string // of the machine, and its state, such as "PPID 03.., TCB UpToDate"
+	Simulated bool
 }
 
 // A Verdict says what was found. Requests that are refused have none.
 type Verdict struct {
-	States   []*manifest.State // the chain of manifests; the last is in force
-	Report   verify.Result
-	Decision validate.Decision
+	States []*manifest.State // the chain of manifests; the last is in force
+	Found
 }
 
 // State is what the manifest in force says.
@@ -82,42 +104,68 @@ func Judge(r *escrow.Request, o Options) (*Verdict, error) {
 	if now.Before(s.Date) {
 		now = s.Date
 	}
-	if err := v.judge(r, o.Collateral, now); err != nil {
+	found, err := judge(r, s, &o, now)
+	if err != nil {
 		return nil, err
 	}
+	v.Found = *found
 	return v, nil
 }
 
-func (v *Verdict) judge(r *escrow.Request, own *verify.Collateral, now time.Time) error {
-	s := v.State()
+// kinds are those of the evidence that is judged.
+func (o *Options) kinds() []attest.Kind {
+	if o.Guests == nil {
+		return []attest.Kind{attest.SGXQuote3}
+	}
+	return []attest.Kind{attest.SGXQuote3, attest.TDXQuote4, attest.TDXQuote5, attest.SNPReport}
+}
+
+func judge(r *escrow.Request, s *manifest.State, o *Options, now time.Time) (*Found, error) {
 	policy, err := admission.Policy(&s.Settings, Role)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	roots, err := admission.Roots(&s.Settings)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	e, err := attest.DecodeEvidence(r.Evidence)
+	e, err := attest.DecodeEvidenceOf(r.Evidence, o.kinds()...)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	if e.Kind == attest.SGXQuote3 {
+		return judgeEnclave(e, r, policy, validate.Input{Now: now, ReportData: ReportData(r, s)}, roots, o.Collateral)
+	}
+	if o.Collateral != nil {
+		return nil, fmt.Errorf("%w: collateral of your own is for SGX, and the evidence is a %v", ErrCollateral, e.Kind)
+	}
+	return o.Guests(Guest{
+		Evidence: e, Collateral: r.Collateral, Settings: &s.Settings, Policy: policy, Roots: roots, Now: now, ReportData: ReportData(r, s),
+	})
+}
+
+func judgeEnclave(e attest.Evidence, r *escrow.Request, policy *validate.Policy, in validate.Input, roots []*x509.Certificate, own *verify.Collateral) (*Found, error) {
 	if own == nil {
 		c, err := verify.DecodeCollateral(r.Collateral)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrCollateral, err)
+			return nil, fmt.Errorf("%w: %w", ErrCollateral, err)
 		}
 		own = &c
 	}
-	if v.Report, err = verify.Verify(e.Quote, *own, policy.Options(roots, now)); err != nil {
-		return err
+	report, err := verify.Verify(e.Quote, *own, policy.Options(roots, in.Now))
+	if err != nil { // check: request-genuine
+		return nil, err
 	}
-	v.Decision, err = validate.Check(policy, &v.Report, validate.Input{Now: now, ReportData: ReportData(r, s)})
+	d, err := validate.Check(policy, &report, in)
 	if err != nil { // check: request-wanted
-		return err
+		return nil, err
 	}
-	if v.Report.Report.ISVProdID != product { // check: request-role
-		return fmt.Errorf("%w: its product id is %d, want %d", ErrRole, v.Report.Report.ISVProdID, product)
+	b := &report.Report
+	if b.ISVProdID != product { // check: request-role
+		return nil, fmt.Errorf("%w: its product id is %d, want %d", ErrRole, b.ISVProdID, product)
 	}
-	return nil
+	return &Found{
+		Program: fmt.Sprintf("signer %x, measurement %x, version %d", b.MRSigner, b.MREnclave, b.ISVSVN), Machine: d.Platform,
+		Number: fmt.Sprintf("PPID %x, TCB %v", report.Platform.PPID, report.Status), Simulated: report.Simulated,
+	}, nil
 }

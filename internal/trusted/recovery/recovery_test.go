@@ -419,12 +419,13 @@ func TestEvidenceIsForRestoring(t *testing.T) {
 		change func(*escrow.Request)
 		want   error
 	}{
-		"other session key": {func(r *escrow.Request) { r.Session[0] ^= 1 }, validate.ErrReportData},
-		"other backup":      {func(r *escrow.Request) { r.Backup[0] ^= 1 }, validate.ErrReportData},
-		"other manifest":    {func(r *escrow.Request) { r.Manifests = append(r.Manifests, b) }, validate.ErrReportData},
-		"no manifests":      {func(r *escrow.Request) { r.Manifests = nil }, escrow.ErrFile},
-		"manifest alone":    {func(r *escrow.Request) { r.Manifests = [][]byte{b} }, manifest.ErrVersion},
-		"no collateral":     {func(r *escrow.Request) { r.Collateral = nil }, restoration.ErrCollateral},
+		"evidence of a guest, which nobody here judges": {func(r *escrow.Request) { r.Evidence[1] = byte(attest.TDXQuote4) }, attest.ErrNoVerifier},
+		"other session key":                             {func(r *escrow.Request) { r.Session[0] ^= 1 }, validate.ErrReportData},
+		"other backup":                                  {func(r *escrow.Request) { r.Backup[0] ^= 1 }, validate.ErrReportData},
+		"other manifest":                                {func(r *escrow.Request) { r.Manifests = append(r.Manifests, b) }, validate.ErrReportData},
+		"no manifests":                                  {func(r *escrow.Request) { r.Manifests = nil }, escrow.ErrFile},
+		"manifest alone":                                {func(r *escrow.Request) { r.Manifests = [][]byte{b} }, manifest.ErrVersion},
+		"no collateral":                                 {func(r *escrow.Request) { r.Collateral = nil }, restoration.ErrCollateral},
 	} {
 		if err := judge(row.change); !errors.Is(err, row.want) {
 			t.Errorf("%s: got %v, want %v", name, err, row.want)

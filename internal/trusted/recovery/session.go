@@ -79,7 +79,7 @@ func Begin(ctx context.Context, o Options) (*Session, error) {
 		return nil, fmt.Errorf("make evidence: %w", err)
 	}
 	s.request.Evidence = evidence.Append(nil)
-	s.verdict, err = restoration.Judge(s.request, restoration.Options{Domain: contents.State().Domain, Now: o.Now})
+	s.verdict, err = restoration.Judge(s.request, restoration.Options{Domain: contents.State().Domain, Now: o.Now, Guests: judgeGuests()})
 	if err != nil {
 		return nil, fmt.Errorf("this machine may not restore the domain: %w", err)
 	}

@@ -38,10 +38,10 @@ func TestRecoveryStatus(t *testing.T) {
 		"shares of more than all": recoverable(func(r *Recovery) { r.Asked = &Asked{Have: make([]string, 4)} }),
 		"less than no dkeyserver": recoverable(func(r *Recovery) { r.Asked = &Asked{Dkeyservers: -1} }),
 		"escape sequence asked":   recoverable(func(r *Recovery) { r.Asked = &Asked{Have: []string{"\x1b[2J"}} }),
-		"threshold 0":      recoverable(func(r *Recovery) { r.Threshold = 0 }),
-		"threshold beyond": recoverable(func(r *Recovery) { r.Threshold = 4 }),
-		"escape sequence":  recoverable(func(r *Recovery) { r.Custodians[0] = "\x1b[2J" }),
-		"many custodians":  recoverable(func(r *Recovery) { r.Custodians = make([]string, 65) }),
+		"threshold 0":             recoverable(func(r *Recovery) { r.Threshold = 0 }),
+		"threshold beyond":        recoverable(func(r *Recovery) { r.Threshold = 4 }),
+		"escape sequence":         recoverable(func(r *Recovery) { r.Custodians[0] = "\x1b[2J" }),
+		"many custodians":         recoverable(func(r *Recovery) { r.Custodians = make([]string, 65) }),
 	} {
 		b, err := s.Encode()
 		if err != nil {
