@@ -50,7 +50,7 @@ type PutPolicyRequest struct {
 	Preset      string   `json:"preset,omitempty"`
 	Actions     []string `json:"actions,omitempty"`
 	Keys        []string `json:"keys,omitzero"`
-	Description string   `json:"description,omitempty"` // up to MaxDescription characters of printable ASCII without &
+	Description string   `json:"description,omitempty"` // up to MaxDescription characters of printable ASCII
 }
 
 // PutPolicyResult names the policy.

@@ -149,6 +149,9 @@ func (x *request) execute() (result, error) {
 	if x.payload, err = validate(v, x.action.members, x.action.mutates || x.action.strict); err != nil {
 		return result{}, err
 	}
+	if err := x.payload.folded(); x.action.named && err != nil { // check: folded-members
+		return result{}, err
+	}
 	if x.action.mutates || x.fitsMutation(v) { // check: shared-replay
 		x.once()
 	}

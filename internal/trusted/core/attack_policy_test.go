@@ -153,15 +153,27 @@ var policyAttacks = []attack{
 	{"the keys of a policy in its description", func(a *attacker) bool {
 		// Both bodies have one canonical string, so alice's signature fits both.
 		key := wire.NewUUID().String()
-		body := func(rest string) string {
-			return fmt.Sprintf(`{"appid":%q,"timestamp":"%d","nonce":"d1","payload":{"action":"PutPolicy","preset":"encrypt-only",%s}}`, a.alice.appid, a.now.UnixMilli(), rest)
-		}
-		signed := string(a.alice.signText(body(fmt.Sprintf(`"description":"d","keys":[%q]`, key)), canon.Skipping))
-		sign := signed[strings.Index(signed, `"sign":"`)+8 : len(signed)-2]
-		code, message := a.gets(0, api.PutPolicy, withSign(body(fmt.Sprintf(`"description":"d&keys=0=%s"`, key)), sign))
-		if message == "sign error" {
-			a.t.Fatal("preparation: the signature does not fit")
-		}
-		return code == codeOK
+		return a.folded(api.PutPolicy, fmt.Sprintf(`"preset":"encrypt-only","description":"d","keys":[%q]`, key),
+			fmt.Sprintf(`"preset":"encrypt-only","description":"d&keys=0=%s"`, key))
 	}},
+	{"the end of a credential in its description", func(a *attacker) bool {
+		const more = `"kind":"api-key","role":"user",`
+		expires := a.now.UnixMilli() + 1000
+		return a.folded("CreateCredential", fmt.Sprintf(`%s"description":"d","expires":%d`, more, expires), fmt.Sprintf(`%s"description":"d&expires=%d"`, more, expires))
+	}},
+}
+
+// folded has alice sign one payload and sends another one that has the same canonical
+// string.
+func (a *attacker) folded(action, signed, sent string) bool {
+	body := func(payload string) string {
+		return fmt.Sprintf(`{"appid":%q,"timestamp":"%d","nonce":"d1","payload":{"action":%q,%s}}`, a.alice.appid, a.now.UnixMilli(), action, payload)
+	}
+	text := string(a.alice.signText(body(signed), canon.Skipping))
+	sign := text[strings.Index(text, `"sign":"`)+8 : len(text)-2]
+	code, message := a.gets(0, action, withSign(body(sent), sign))
+	if message == "sign error" {
+		a.t.Fatal("preparation: the signature does not fit")
+	}
+	return code == codeOK
 }

@@ -68,6 +68,24 @@ func validate(v canon.Value, members []member, strict bool) (payload, error) {
 	return p, nil
 }
 
+// folded refuses a text that looks like several members. In the canonical string it
+// cannot be told from them, so that a host could hide what a client has said in the
+// text before it: when a credential expires, or which keys a policy is about. Actions
+// that old clients know take such texts, as they may be anything.
+func (p payload) folded() error {
+	for name, v := range p.value.Members() {
+		if v.Kind() != canon.String || !strings.Contains(v.Text(), "&") {
+			continue
+		}
+		for i := range p.members {
+			if strings.Contains(v.Text(), "&"+p.members[i].name+"=") {
+				return bad(fmt.Sprintf("Parameter invalid, The %s format wrong.", name), "text that looks like members")
+			}
+		}
+	}
+	return nil
+}
+
 // memberAction is the signed member that names the action; every payload may
 // have it.
 const memberAction = "action"

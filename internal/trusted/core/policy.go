@@ -22,7 +22,7 @@ func (x *request) permit(payload canon.Value) error {
 	if err != nil {
 		return err
 	}
-	allowed, reason := ruling(&x.credential.Credential, rule, x.action, keys)
+	allowed, reason := decide(&x.credential.Credential, rule, x.action, keys)
 	if allowed {
 		return nil
 	}
@@ -37,11 +37,11 @@ func (x *request) permit(payload canon.Value) error {
 	return bad(textSignError, reason)
 }
 
-// ruling says whether a credential may have an action run that is about keys, and
+// decide says whether a credential may have an action run that is about keys, and
 // why. rule is the policy that the credential names, nil if it names none or there is
 // none. A role allows what no policy can add to, and what a policy does not list it
 // denies.
-func ruling(c *record.Credential, rule *record.Policy, a *action, keys []wire.UUID) (allowed bool, reason string) {
+func decide(c *record.Credential, rule *record.Policy, a *action, keys []wire.UUID) (allowed bool, reason string) {
 	if a.owner && c.Role != record.Owner { // check: owner-only
 		return false, "not the owner"
 	}

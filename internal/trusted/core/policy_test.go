@@ -96,8 +96,8 @@ func TestPresetsAreActions(t *testing.T) {
 	}
 }
 
-// TestRuling has the decision without requests.
-func TestRuling(t *testing.T) {
+// TestDecide has the decision without requests.
+func TestDecide(t *testing.T) {
 	one, two := wire.UUID{1}, wire.UUID{2}
 	rule := &record.Policy{Actions: []string{"Encrypt", "ListCredentials"}, Keys: []wire.UUID{one}}
 	for _, row := range []struct {
@@ -125,7 +125,7 @@ func TestRuling(t *testing.T) {
 		{"zero policy", record.User, one, &record.Policy{}, "Encrypt", []wire.UUID{one}, false, "action is not in the policy"},
 	} {
 		c := &record.Credential{Role: row.role, Policy: row.policy}
-		got, reason := ruling(c, row.rule, actions()[row.action], row.keys)
+		got, reason := decide(c, row.rule, actions()[row.action], row.keys)
 		if got != row.want || reason != row.reason {
 			t.Errorf("%s: got %v, %q", row.name, got, reason)
 		}
@@ -262,7 +262,7 @@ func TestPutPolicyRefusals(t *testing.T) {
 		"unknown policy":         {sign("policyId", key), api.MessagePolicyUnknown},
 		"another's policy":       {sign("policyId", foreign), api.MessagePolicyUnknown},
 		"description of two":     {sign("description", "a\nb"), "Parameter invalid, The description format wrong."},
-		"description with a key": {sign("description", "d&keys=0="+key), "Parameter invalid, The description format wrong."},
+		"description of keys":    {sign("description", "d&keys=0="+key), "Parameter invalid, The description format wrong."},
 	} {
 		want(t, name, naming(c, api.PutPolicy, row.payload), 400, row.want)
 	}

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/api/canon"
@@ -115,7 +114,7 @@ func (x *request) newPolicy() (record.Policy, error) {
 			return p, bad(fmt.Sprintf("Parameter invalid, The %s type is incorrect.", name), "empty list")
 		}
 	}
-	if !plainText(p.Description) { // check: policy-plain-text
+	if !printable(p.Description) { // check+: policy-description: SealPolicy refuses it as well
 		return p, bad("Parameter invalid, The description format wrong.", "invalid member")
 	}
 	p.Actions = append(x.payload.names("actions"), presets()[x.payload.text("preset")]...)
@@ -145,10 +144,6 @@ func (x *request) policyKeys(p *record.Policy) error {
 	}
 	return nil
 }
-
-// plainText reports whether a text can be shown as it is, and cannot be taken for members
-// that follow it in the canonical string, which does not tell them apart.
-func plainText(s string) bool { return printable(s) && !strings.Contains(s, "&") }
 
 // writePolicy adds a policy to the writes.
 func (x *request) writePolicy(id wire.RecordID, revision uint64, p record.Policy) error {
@@ -224,7 +219,7 @@ func (x *request) testPolicy() (result, error) {
 	}
 	allowed, reason := false, "there is no such action"
 	if a := x.core.actions[x.payload.text("testAction")]; a != nil && !a.admin {
-		allowed, reason = ruling(c, rule, a, keysIn(x.payload.value))
+		allowed, reason = decide(c, rule, a, keysIn(x.payload.value))
 	}
 	if c.Ended(x.millis()) {
 		allowed, reason = false, "credential has ended"
