@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ehsm-kms/ehsm/api"
 )
@@ -138,6 +140,45 @@ func TestEnrollMiddle(t *testing.T) {
 	if strings.Count(apps, `"name":"shop","state":"active","exposed":false`) != 2 || strings.Count(apps, `"name":"thief"`) != 1 {
 		t.Errorf("got %s", apps)
 	}
+}
+
+// TestPythonEnrolls enrolls with a client in Python, which was written from the
+// documents alone, makes sealed requests, and compares what the documents say.
+func TestPythonEnrolls(t *testing.T) {
+	t.Parallel()
+	g := newTarget(t, splitUnix)
+	m := newMiddle(t, g)
+	e := m.enrolling(t)
+	token := e.token(t, "--tenant", "python")
+	measured := regexp.MustCompile(`"mrenclave": *"([0-9a-f]{64})"`).FindStringSubmatch(string(mustRead(t, e.policy)))
+	if measured == nil {
+		t.Fatal("the policy names no measurement")
+	}
+	python := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "python3", append([]string{"-B", filepath.Join("python", "enroll.py")}, args...)...)
+		cmd.Stdin, cmd.WaitDelay = strings.NewReader(token), time.Second
+		out, err := cmd.CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	appid, err := python(g.base()+"/ehsm", g.data("tls", "cert.pem"), e.domain, measured[1])
+	if err != nil {
+		t.Fatalf("enroll.py: %v\n%s", err, appid)
+	}
+	if apps := m.must(t, "", append([]string{"admin", "apps", "list"}, e.admin...)...); !strings.Contains(apps, fmt.Sprintf(`"appid":%q,"name":"python","state":"active","exposed":false`, appid)) {
+		t.Errorf("got %s", apps)
+	}
+	if out, err := python("vectors"); err != nil || out+"\n" != string(mustRead(t, filepath.Join("..", "..", "api", "testdata", "enroll.json"))) {
+		t.Errorf("enroll.py vectors prints other known answers than there are: %v", err)
+	}
+}
+
+func mustRead(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // puts has the middle alter what passes: nobody enrolls.
