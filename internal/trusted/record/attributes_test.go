@@ -416,8 +416,10 @@ func FuzzAttributes(f *testing.F) {
 		attributes, _, _ := open(r.Keyring, s.header(), s.Sealed)
 		f.Add(byte(s.Type), attributes)
 	}
+	_, token := releasedToken(f)
+	f.Add(byte(wire.Token), token)
 	f.Fuzz(func(t *testing.T, typ byte, attributes []byte) {
-		h := Header{ID: wire.RecordID{Type: wire.RecordType(typ%byte(wire.Policy) + 1)}}
+		h := Header{ID: wire.RecordID{Type: wire.RecordType((typ+byte(wire.Policy)-1)%byte(wire.Policy) + 1)}}
 		if len(attributes) > maxAttributes {
 			return
 		}
