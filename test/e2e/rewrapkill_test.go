@@ -17,7 +17,7 @@ const scatter = `INSERT INTO records SELECT (lpad(to_hex(n), 2, '0') || substr(m
 // TestRewrapKilled kills managers and cores, again and again, while several wrap
 // records anew, with a second rotation before the first is done. The nodes that live
 // serve without an error, all records end under the last version, and those that
-// are not genuine are refused, kept and reported. It takes half a minute and more, so
+// are not genuine are refused, kept and reported. It takes three minutes, so
 // that the gate does not have it: scripts/long.sh.
 func TestRewrapKilled(t *testing.T) {
 	t.Parallel()

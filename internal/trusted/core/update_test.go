@@ -360,3 +360,29 @@ func work(c *tenant, core, i int) error {
 	}
 	return nil
 }
+
+// TestInfoCompromised asks which version of the DomainKey has leaked: the highest one
+// that the manifest in force says.
+func TestInfoCompromised(t *testing.T) {
+	h, d := newHost(t)
+	if got := h.info(0).Compromised; got != 0 {
+		t.Errorf("before a leak: got version %d", got)
+	}
+	for i, row := range []struct {
+		name string
+		key  manifest.DomainKey
+		want uint32
+	}{
+		{"the first", manifest.DomainKey{Version: 2, Compromised: []uint32{1}}, 1},
+		{"two", manifest.DomainKey{Version: 4, Compromised: []uint32{1, 3}}, 3},
+		{"also when it is forgotten", manifest.DomainKey{Version: 4, Compromised: []uint32{1, 3}, Forgotten: []uint32{1, 3}}, 3},
+	} {
+		for h.cores[0].keys.Current() < row.key.Version {
+			h.reachVersion(d, h.cores[0].keys.Current()+1)
+		}
+		h.update(0, d.manifest(uint64(i+2), func(s *manifest.Settings) { s.DomainKey = row.key }))
+		if got := h.info(0).Compromised; got != row.want {
+			t.Errorf("%s: got version %d, want %d", row.name, got, row.want)
+		}
+	}
+}
