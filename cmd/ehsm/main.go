@@ -109,6 +109,7 @@ requests are encrypted to it. Exit codes: 0 done,
 	root.AddCommand(
 		newDev(a),
 		newEnroll(a),
+		newLogin(a),
 		newAdmin(a),
 		newCredential(a),
 		newKey(a),

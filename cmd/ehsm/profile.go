@@ -36,6 +36,7 @@ type profile struct {
 	Pins        `yaml:",inline"` // if complete, requests are sealed
 	AppID       string           `yaml:"appid,omitempty"`
 	APIKey      storedAKey       `yaml:"apikey,omitempty"`
+	Login       *loginSource     `yaml:"login,omitempty"` // in place of APIKey
 }
 
 // A storedAKey is an API key that only this file's encoder writes out.

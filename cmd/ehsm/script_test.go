@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"complete":      complete,
 			"door":          startDoor,
 			"released":      released,
+			"jwt":           issueJWT,
 			"alterjson":     alterJSON,
 			"setenv":        setenv,
 			"flip":          flip,

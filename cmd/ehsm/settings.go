@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,6 +37,9 @@ func (a *app) settings() (ehsm.Config, error) {
 	}
 	if id != "" {
 		p.AppID, p.APIKey.APIKey = id, ehsm.NewAPIKey(key)
+	}
+	if p.APIKey.IsZero() {
+		p.AppID = "" // of a profile that logs in
 	}
 	if p.URL == "" {
 		return ehsm.Config{}, withHint(usagef("no service to call: no profile, --url or EHSM_ADDR"),
@@ -102,7 +106,7 @@ func (a *app) insecure() (bool, error) {
 }
 
 // client returns a client as the settings say, which seals its requests if the
-// profile pins domain and policy.
+// profile pins domain and policy, and logs in if the profile is a workload's.
 func (a *app) client() (*ehsm.Client, error) {
 	cfg, err := a.settings()
 	if err != nil {
@@ -111,6 +115,14 @@ func (a *app) client() (*ehsm.Client, error) {
 	c, err := a.plainClient()
 	if err != nil {
 		return nil, err
+	}
+	p, err := a.selected()
+	if err != nil {
+		return nil, err
+	}
+	if p.Login != nil && cfg.AppID == "" && sameService(cfg.URL, p.URL) {
+		c, _, err = a.logIn(context.Background(), c, p)
+		return c, err
 	}
 	return a.seal(c, cfg.URL)
 }
