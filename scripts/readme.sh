@@ -54,8 +54,8 @@ export PATH="$tmp/clone/bin:$PATH"
 setsid bash -eu "$tmp/split.sh" > "$tmp/split.log" 2>&1 &
 pids+=("-$!")
 reachable "$url"
-KEY=$(ehsm key create)
-echo "split" | ehsm encrypt --key "$KEY" | ehsm decrypt
+KEY=$(ehsm --profile dev key create)
+echo "split" | ehsm --profile dev encrypt --key "$KEY" | ehsm --profile dev decrypt
 
 stop_last
 echo "README: cluster"

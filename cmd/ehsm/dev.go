@@ -46,7 +46,8 @@ func newDev(a *app) *cobra.Command {
 protected by file permissions only. Everything it keeps is in one directory. At
 its first start it enrolls a tenant; at every start it writes how to reach the
 service as that tenant to the profile "dev", or the one of --profile. Once it is
-ready it can write to the data directory only, and start no programs.
+ready it can write to the data directory only, and start no programs. In there,
+administrator.key is for "ehsm admin".
 
 With --nodes it runs a domain of several nodes instead, with the programs of a real
 one, which must be in the directory of ehsm ("make build"). Each node is a simulated
@@ -106,12 +107,13 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 		return withHint(fmt.Errorf("%s has a domain of several nodes", f.data), "ehsm dev --nodes 3 --data "+shellWord(f.data)+", or another --data")
 	}
 	config.TuneCollector(ctx, a.getenv, 400)
+	processors := config.TuneProcessors(a.getenv)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
 	administrator, err := firstAdministrator(f.data)
 	if err != nil {
 		return err
 	}
-	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Rate: f.limit, Locked: true})
+	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Rate: f.limit, Processors: processors, Locked: true})
 	if err != nil {
 		return err
 	}
