@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 	"github.com/ehsm-kms/ehsm/internal/trusted/launch"
 	"github.com/ehsm-kms/ehsm/internal/trusted/serve"
 	"github.com/ehsm-kms/ehsm/internal/trusted/tee"
+	"github.com/ehsm-kms/ehsm/internal/wire"
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
 )
 
@@ -48,8 +50,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return usage(args, stdout, stderr)
 	}
 	config.TuneCollector(ctx, getenv, 400)
+	processors := config.TuneProcessors(getenv)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
+		settings.Workers = cmp.Or(settings.Workers, processors)
 		err = start(ctx, settings, getenv, stdout, stderr, confined)
 	}
 	if err != nil {
@@ -169,6 +173,6 @@ func serving(stderr io.Writer, state *manifest.State, listen string) {
 func answer(ctx context.Context, settings config.Core, ln net.Listener, c *core.Core, state *manifest.State, stderr io.Writer) error {
 	serving(stderr, state, settings.Listen)
 	return serve.Serve(ctx, ln, c, serve.Options{
-		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: core.Expensive, Slow: core.Slow,
+		Workers: settings.Workers, Log: slog.New(slog.NewTextHandler(stderr, nil)), Expensive: wire.Expensive, Slow: wire.Slow,
 	})
 }

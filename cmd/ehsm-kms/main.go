@@ -133,7 +133,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 	options := relay.Options{
 		Concurrent: settings.Concurrent, CachedRows: settings.CachedRows,
 		StoreTimeout: settings.StoreTimeout, StaleGrace: settings.StaleGrace, Log: log,
-		RewrapShare: min(float64(settings.RewrapShare)/100, 1),
+		RewrapShare: min(float64(settings.RewrapShare)/100, 1), Ahead: 4,
 	}
 	if feed != nil {
 		options.Feed = feed

@@ -22,7 +22,7 @@ type Core struct {
 	Seen                      int // changed records whose revision is remembered
 	Facts                     int // records that negative facts are about
 	Pending                   int // answers whose writes are being stored
-	Workers                   int // expensive calls at a time, 0: one per processor
+	Workers                   int // expensive calls of one tenant at a time, 0: one per processor
 }
 
 func (c *Core) table() []setting {
@@ -41,7 +41,7 @@ func (c *Core) table() []setting {
 		{"EHSM_CORE_SEEN", "262144", "changed records whose newest revision is remembered", number(&c.Seen, 1024)},
 		{"EHSM_CORE_FACTS", "4194304", "records that may have been disabled or deleted: the core remembers all of them, about 80 bytes each; when there are more, it refuses to disable and delete others, and one that starts serves nothing", number(&c.Facts, 1024)},
 		{"EHSM_CORE_PENDING", "4096", "changes that wait for the store at a time", number(&c.Pending, 16)},
-		{"EHSM_CORE_WORKERS", "0", "expensive calls at a time; 0: one for each processor", number(&c.Workers, 0)},
+		{"EHSM_CORE_WORKERS", "0", "expensive calls of one tenant at a time, one more for several tenants; 0: one for each processor", number(&c.Workers, 0)},
 	}
 }
 

@@ -56,7 +56,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 	}
 	needs, attempts := 0, 1
 	for {
-		a, err := x.relay.core.Call(ctx, &x.call)
+		a, err := x.ask(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("call core: %w", err)
 		}
@@ -130,12 +130,9 @@ func (x *exchange) mostAttempts() int {
 
 // leave gives back what the exchange holds.
 func (x *exchange) leave() {
-	if x.storing != nil {
-		x.leaveStore()
-		x.relay.atStore.Add(-1)
-	}
+	x.outOfStore()
 	if x.listing {
-		<-x.relay.listings
+		x.relay.listings.Leave(x.names.tenant)
 	}
 	if x.collated {
 		<-x.relay.collaterals
@@ -190,7 +187,9 @@ func (x *exchange) supply(ctx context.Context, a *wire.Answer) error {
 // list has the call carry a listing.
 func (x *exchange) list(ctx context.Context, q wire.Query) error {
 	if !x.listing {
-		x.relay.listings <- struct{}{}
+		if !x.relay.listings.Enter(x.names.tenant) {
+			return errBusy
+		}
 		x.listing = true
 	}
 	within, err := x.atStore(ctx)

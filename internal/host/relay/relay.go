@@ -12,9 +12,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync/atomic"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/internal/fair"
 	"github.com/ehsm-kms/ehsm/internal/host/store"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
@@ -91,6 +93,13 @@ type Options struct {
 	// Concurrent is how many requests may be inside at once, and twice of how many
 	// may be at the store; the next one is answered with code 429. Default 1024.
 	Concurrent int
+	// Processors are those that the core runs on; the requests that want them take
+	// turns, by tenants. Default: as many as Go uses.
+	Processors int
+	// Ahead is how many expensive calls of one tenant may be at the core for each of
+	// the processors, so that none of these waits for the next call while that is on
+	// its way. Default 1, as for a core in this process.
+	Ahead int
 	// CachedRows bounds the row cache, about 200 bytes each. Default 65536.
 	CachedRows int
 	// StoreTimeout is how long one request may wait for the store, with all that it
@@ -118,6 +127,12 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.Concurrent <= 0 {
 		o.Concurrent = 1024
+	}
+	if o.Processors <= 0 {
+		o.Processors = runtime.GOMAXPROCS(0)
+	}
+	if o.Ahead <= 0 {
+		o.Ahead = 1
 	}
 	if o.CachedRows <= 0 {
 		o.CachedRows = 1 << 16
@@ -155,8 +170,8 @@ const (
 	maxFactAttempts = 100
 )
 
-// maxListings is how many listings may be under way at once; more wait. One may
-// take 64 MiB here and as much in the core.
+// maxListings is how many listings may be under way at once, of one tenant one less;
+// more wait. One may take 64 MiB here and as much in the core.
 const maxListings = 4
 
 // maxCollaterals is how many requests may be at the source of collateral or hold
@@ -180,14 +195,15 @@ type Relay struct {
 	hints  *hints
 	sweeps chan struct{} // has room for one signal: something is due
 	turns  turns
+	lanes  lanes
 
 	chronicle chronicle
 
 	follower *follower
 	rotation rotation
 
-	listings    chan struct{} // one entry for each listing under way
-	collaterals chan struct{} // one entry for each request with collateral
+	listings    *fair.Gate[wire.UUID] // listings under way, by tenants
+	collaterals chan struct{}         // one entry for each request with collateral
 }
 
 // New returns a relay between core, st and sink.
@@ -196,8 +212,11 @@ func New(core wire.Core, st Store, sink Sink, opts Options) *Relay {
 	return &Relay{
 		core: core, store: st, sink: sink, opts: opts,
 		rows: newRowCache(opts.CachedRows), hints: newHints(opts.CachedRows / 16), sweeps: make(chan struct{}, 1),
-		chronicle: chronicle{turn: make(chan struct{}, 1)}, follower: newFollower(opts.Feed, opts.StaleGrace),
-		listings: make(chan struct{}, maxListings), collaterals: make(chan struct{}, maxCollaterals),
+		chronicle: chronicle{turn: make(chan struct{}, 1)}, lanes: newLanes(opts), follower: newFollower(opts.Feed, opts.StaleGrace),
+		listings: fair.New[wire.UUID](fair.Limits{
+			Places: maxListings, Each: maxListings - 1, Waiting: opts.Concurrent, Queue: opts.Concurrent,
+		}),
+		collaterals: make(chan struct{}, maxCollaterals),
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 )
 
 var (
-	// errBusy says that too many requests are at the store already.
-	errBusy = errors.New("too many requests wait for the store")
+	// errBusy says that too many requests are at the store already, or wait for the
+	// core's processors.
+	errBusy = errors.New("too many requests wait")
 	// errUnread marks that no core has seen the request, as its records could not
 	// be read.
 	errUnread = errors.New("records not read")
@@ -44,6 +45,16 @@ func (x *exchange) atStore(ctx context.Context) (context.Context, error) {
 	}
 	x.storing, x.leaveStore = context.WithTimeout(ctx, limit)
 	return x.storing, nil
+}
+
+// outOfStore gives back the place of atStore, if the exchange has one, and its time.
+func (x *exchange) outOfStore() {
+	if x.storing == nil {
+		return
+	}
+	x.leaveStore()
+	x.storing = nil
+	x.relay.atStore.Add(-1)
 }
 
 // abandon gives up the writes of a pending answer before they were tried.

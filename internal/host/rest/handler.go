@@ -148,8 +148,25 @@ func (h *Handler) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if reply.Release != 0 {
 		h.hold.wait(reply.Release)
 	}
+	if reply.Code == http.StatusTooManyRequests {
+		tarry(r.Context())
+	}
 	h.write(w, http.StatusOK, reply.Body, reply.Sign)
 	code = reply.Code
+}
+
+// busyHold is how long a reply that says too many is held. A client that asks again at
+// once would take as much of the processors by being refused as by being served.
+const busyHold = 20 * time.Millisecond
+
+// tarry waits for busyHold, or until the client has gone.
+func tarry(ctx context.Context) {
+	t := time.NewTimer(busyHold)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // actionOf returns the value of the query parameter Action.

@@ -422,3 +422,36 @@ func BenchmarkServe(b *testing.B) {
 		h.ServeHTTP(w, r)
 	}
 }
+
+// TestBusyHold holds what says too many, and nothing else, and not for a client that
+// has gone.
+func TestBusyHold(t *testing.T) {
+	for name, row := range map[string]struct {
+		code int
+		gone bool
+		want time.Duration
+	}{
+		"served":               {200, false, 0},
+		"refused":              {400, false, 0},
+		"failed":               {500, false, 0},
+		"too many":             {429, false, busyHold},
+		"too many, for nobody": {429, true, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			h := New(relayFunc(func(context.Context, relay.Request) (relay.Reply, error) {
+				if row.gone {
+					cancel()
+				}
+				return relay.Reply{Code: row.code, Body: []byte("{}")}, nil
+			}), nil, Options{})
+			began := time.Now()
+			r := httptest.NewRequestWithContext(ctx, "POST", "/ehsm?Action=Encrypt", strings.NewReader("{}"))
+			h.ServeHTTP(httptest.NewRecorder(), r)
+			if took := time.Since(began); took != row.want {
+				t.Errorf("%s: answered after %v, want %v", name, took, row.want)
+			}
+		})
+	}
+}

@@ -14,7 +14,7 @@ import (
 const maxWaiting = 64
 
 // generators make key material. RSA keys take tenths of a second to seconds of a
-// processor each, so no more are made at once than leave a processor for all
+// processor each, so no more are made at once than leave a thread of Go code for all
 // other requests.
 type generators struct {
 	generate func(primitive.Spec) (secret.Bytes, error)
@@ -22,7 +22,8 @@ type generators struct {
 	inside   atomic.Int64 // requests that wait or generate
 }
 
-// newGenerators lets GOMAXPROCS-1 RSA keys be made at once, but at least one.
+// newGenerators lets one RSA key less be made at once than Go code runs on threads, but
+// at least one.
 func newGenerators() *generators {
 	n := max(1, runtime.GOMAXPROCS(0)-1)
 	return &generators{generate: primitive.NewMaterial, turns: make(chan struct{}, n)}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
 	"github.com/ehsm-kms/ehsm/internal/trusted/secret"
+	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
 // TestGeneratorsTakeTurns has more RSA keys asked for than may be made at once.
@@ -87,7 +88,7 @@ func TestExpensive(t *testing.T) {
 		if actions[name] == nil {
 			t.Errorf("%s is no action", name)
 		}
-		if got := Expensive(name); got != want {
+		if got := wire.Expensive(name); got != want {
 			t.Errorf("Expensive(%q): got %v, want %v", name, got, want)
 		}
 	}
@@ -98,7 +99,7 @@ func TestSlow(t *testing.T) {
 	for name, want := range map[string]bool{
 		"GenerateQuote": true, "GetEvidence": true, "GetVersion": false, "VerifyQuote": false, "CreateKey": false, "Encrypt": false,
 	} {
-		if got := Slow(name); got != want {
+		if got := wire.Slow(name); got != want {
 			t.Errorf("Slow(%q): got %v, want %v", name, got, want)
 		}
 	}

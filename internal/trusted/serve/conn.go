@@ -21,7 +21,7 @@ type conn struct {
 	nc      net.Conn
 	r       *bufio.Reader
 	out     *outbox
-	jobs    sync.WaitGroup // frames at workers
+	jobs    sync.WaitGroup // frames that are executed beside the reading
 	timeout time.Duration  // of a frame
 }
 
@@ -32,7 +32,7 @@ func newConn(nc net.Conn, o Options) *conn {
 	}
 }
 
-// serve reads frames and executes them, or passes them on to workers, until
+// serve reads frames and executes them, or has them executed in turn, until
 // the peer is done or ctx ends. Answers leave in one write once there is
 // nothing more to execute, so that a peer with many open calls costs few
 // system calls.

@@ -18,6 +18,7 @@ type job struct {
 	op     wire.Op
 	number uint64
 	run    runner
+	tenant wire.UUID // as the manager says, zero for what it asks itself
 }
 
 // A refusal is why a message was not executed, for the peer.
@@ -39,24 +40,29 @@ type place uint8
 
 const (
 	here     place = iota // between two reads of the stream
-	byWorker              // it is expensive
+	inTurn                // it is expensive
 	byItself              // it waits for something else than a processor
 )
 
 // dispatch executes a frame, or has it executed.
 func (s *server) dispatch(ctx context.Context, c *conn, f wire.Frame) {
-	run, at, err := s.prepare(f)
-	j := job{c, f.Op, f.Number, run}
+	j := job{conn: c, op: f.Op, number: f.Number}
+	var at place
+	var err error
+	if f.Op == wire.OpCall {
+		at, err = s.prepareCall(&j, f.Payload)
+	} else {
+		j.run, at, err = s.prepare(f)
+	}
 	taken := true
 	switch {
 	case err != nil:
 		c.refuse(f.Number, err)
-	case at == byWorker:
+	case at == inTurn:
 		c.jobs.Add(1)
-		select {
-		case s.jobs <- j:
-		default:
-			taken = false
+		var turn <-chan struct{}
+		if turn, taken = s.turns.Ask(j.tenant); taken {
+			go s.inTurn(ctx, j, turn)
 		}
 	case at == byItself:
 		c.jobs.Add(1)
@@ -78,6 +84,15 @@ func (s *server) dispatch(ctx context.Context, c *conn, f wire.Frame) {
 	}
 }
 
+// inTurn finishes a job when its turn has come, at once if turn is nil.
+func (s *server) inTurn(ctx context.Context, j job, turn <-chan struct{}) {
+	if turn != nil {
+		<-turn
+	}
+	defer s.turns.Leave(j.tenant)
+	s.finish(ctx, j)
+}
+
 // finish executes a job of which its connection waits for the end.
 func (s *server) finish(ctx context.Context, j job) {
 	s.execute(ctx, j)
@@ -85,34 +100,42 @@ func (s *server) finish(ctx context.Context, j job) {
 	j.conn.jobs.Done()
 }
 
-// prepare decodes the message of a frame and tells where to execute it.
+// prepareCall decodes a call into a job and tells where to execute it. The tenant is
+// that of the first record that the manager sends, which it chooses as it likes: turns
+// are for a manager that wants to be fair.
+func (s *server) prepareCall(j *job, payload []byte) (place, error) {
+	call, err := wire.DecodeCall(payload)
+	if err != nil {
+		return here, err
+	}
+	j.run = func(ctx context.Context) (appender, error) { return s.core.Call(ctx, call) }
+	if len(call.Records) > 0 {
+		j.tenant = call.Records[0].ID.Tenant
+	}
+	switch {
+	case s.opts.Slow(call.Action):
+		return byItself, nil
+	case call.Listed || s.opts.Expensive(call.Action):
+		return inTurn, nil
+	}
+	return here, nil
+}
+
+// prepare decodes the message of any other frame and tells where to execute it.
 func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 	switch f.Op {
-	case wire.OpCall:
-		call, err := wire.DecodeCall(f.Payload)
-		if err != nil {
-			return nil, here, err
-		}
-		run = func(ctx context.Context) (appender, error) { return s.core.Call(ctx, call) }
-		switch {
-		case s.opts.Slow(call.Action):
-			at = byItself
-		case call.Listed || s.opts.Expensive(call.Action):
-			at = byWorker
-		}
-		return run, at, nil
 	case wire.OpResolve:
 		r, err := wire.DecodeResolve(f.Payload)
 		return func(ctx context.Context) (appender, error) { return s.core.Resolve(ctx, r) }, here, err
 	case wire.OpRewrap:
 		if w, ok := s.core.(wire.Rewrapper); ok {
 			step, err := wire.DecodeRewrap(f.Payload)
-			return func(ctx context.Context) (appender, error) { return w.Rewrap(ctx, step) }, byWorker, err
+			return func(ctx context.Context) (appender, error) { return w.Rewrap(ctx, step) }, inTurn, err
 		}
 	case wire.OpFacts:
 		if w, ok := s.core.(wire.Witness); ok {
 			shown, err := wire.DecodeFacts(f.Payload)
-			return func(ctx context.Context) (appender, error) { return w.Facts(ctx, shown) }, byWorker, err
+			return func(ctx context.Context) (appender, error) { return w.Facts(ctx, shown) }, inTurn, err
 		}
 	case wire.OpProgress:
 		if l, ok := s.core.(wire.Listener); ok {
@@ -121,7 +144,7 @@ func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 		}
 	case wire.OpSweep:
 		sweep, err := wire.DecodeSweep(f.Payload)
-		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, byWorker, err
+		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, inTurn, err
 	}
 	if len(f.Payload) != 0 {
 		return nil, here, fmt.Errorf("operation %d has a payload of %d bytes", f.Op, len(f.Payload))

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/config"
+	"github.com/ehsm-kms/ehsm/internal/fair"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -29,11 +30,12 @@ import (
 type Options struct {
 	// Connections is how many may be open; further ones are closed. Default 32.
 	Connections int
-	// Workers execute what is expensive, each one thing at a time. Default: as
-	// many as there are processors.
+	// Workers is how many expensive things are executed at a time for one tenant; for
+	// several tenants it is one more, so that none waits for all that another has.
+	// Default: as many as there are processors.
 	Workers int
-	// Waiting is how many frames may wait for a worker; further ones are
-	// refused. Default 1024.
+	// Waiting is how many frames may wait for that, and half as many of one tenant;
+	// further ones are refused. Default 1024.
 	Waiting int
 	// FrameTimeout is how long a frame may take from its first byte to its
 	// last. Default 10 s.
@@ -131,8 +133,8 @@ func removeStale(path string) error {
 type server struct {
 	core   wire.Core
 	opts   Options
-	jobs   chan job
-	slow   chan struct{} // one entry for each slow call under way
+	turns  *fair.Gate[wire.UUID] // for what is expensive
+	slow   chan struct{}         // one entry for each slow call under way
 	panics atomic.Uint64
 
 	mu    sync.Mutex
@@ -145,8 +147,10 @@ type server struct {
 func Serve(ctx context.Context, ln net.Listener, core wire.Core, opts Options) error {
 	opts = opts.withDefaults()
 	s := &server{
-		core: core, opts: opts, jobs: make(chan job, opts.Waiting), slow: make(chan struct{}, opts.SlowCalls),
-		conns: map[*conn]bool{},
+		core: core, opts: opts, slow: make(chan struct{}, opts.SlowCalls), conns: map[*conn]bool{},
+		turns: fair.New[wire.UUID](fair.Limits{
+			Places: opts.Workers + 1, Each: opts.Workers, Waiting: opts.Waiting, Queue: max(opts.Waiting/2, 1),
+		}),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -154,20 +158,10 @@ func Serve(ctx context.Context, ln net.Listener, core wire.Core, opts Options) e
 	defer stop()
 
 	// What has been read is executed and answered, also after the end.
-	work := context.WithoutCancel(ctx)
-	var workers, readers sync.WaitGroup
-	for range opts.Workers {
-		workers.Go(func() {
-			for j := range s.jobs {
-				s.finish(work, j)
-			}
-		})
-	}
+	var readers sync.WaitGroup
 	err := s.accept(ctx, ln, &readers)
 	cancel()
 	readers.Wait()
-	close(s.jobs)
-	workers.Wait()
 	return err
 }
 

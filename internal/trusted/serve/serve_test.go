@@ -274,6 +274,33 @@ func TestOutOfOrder(t *testing.T) {
 	}
 }
 
+// TestTurns has one tenant take all that it may, and another get in beside it. Each
+// wait in a queue of their own.
+func TestTurns(t *testing.T) {
+	core := &fakeCore{}
+	of := func(tenant byte, action string) *wire.Call {
+		return &wire.Call{Action: action, Records: []wire.Ref{{ID: wire.RecordID{Type: wire.App, Tenant: wire.UUID{tenant}}}}}
+	}
+	bubble(t, core, Options{Expensive: func(string) bool { return true }, Workers: 2, Waiting: 4}, func(ln *pipes) {
+		p := ln.dial()
+		defer p.Close()
+		for range 5 { // two are executed, two wait
+			p.send(wire.OpCall, of(1, "Wait"))
+		}
+		want(t, "the noisy tenant's fifth call", p.receive(), "5 refused: too many calls are waiting")
+		p.send(wire.OpCall, of(2, "Echo"))
+		if got := p.receive(); !strings.HasPrefix(got, "6 op 2") {
+			t.Errorf("the quiet tenant's call: got %q", got)
+		}
+		close(core.gate)
+		for range 4 {
+			if got := p.receive(); strings.Contains(got, "refused") {
+				t.Errorf("a call of the noisy tenant: got %q", got)
+			}
+		}
+	})
+}
+
 // TestSlowKeepsNoWorker has as many slow calls as may be, more than there are
 // workers, and an expensive one.
 func TestSlowKeepsNoWorker(t *testing.T) {

@@ -1,7 +1,8 @@
-package core
+package wire
 
 // Expensive reports whether an action may take long, as those that make keys or
-// do private-key operations. A server of a stream runs them beside the others.
+// do private-key operations. A server of a stream runs them beside the others, and
+// a manager lets in few at a time.
 func Expensive(action string) bool {
 	switch action {
 	case "CreateKey", "AsymmetricDecrypt", "Sign", "Verify", "ExportDataKey", "GetParametersForImport", "ImportKeyMaterial",
