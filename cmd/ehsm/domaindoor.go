@@ -81,7 +81,7 @@ func doorHint(err error, path string) error {
 	case errors.Is(err, fs.ErrPermission):
 		return withHint(err, "only the user of ehsm-dkeyserver, and root, may ask at "+path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return withHint(err, "is ehsm-dkeyserver serve running on this machine? --door names its socket, door.sock in its domain's directory")
+		return withHint(err, "is ehsm-dkeyserver serve running on this machine? --door names its socket, door.sock in its domain's directory; ehsm dev has none and never changes its domain, ehsm dev --nodes 1 does")
 	case errors.Is(err, syscall.EINVAL):
 		return withHint(err, "the path of a socket has at most 107 bytes")
 	}
