@@ -20,7 +20,7 @@ long:
 	scripts/long.sh
 
 mutants:
-	go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/facts ./internal/trusted/recovery
+	go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core ./internal/trusted/channel ./internal/trusted/provision ./internal/trusted/hsmroot ./internal/trusted/facts ./internal/trusted/recovery ./internal/wire/overview ./cmd/ehsm-dkeyserver
 
 bench: build
 	bin/ehsm bench

@@ -51,11 +51,11 @@ func (c *custody) get() *overview.Asked {
 // awaited looks whether somebody can give the DomainKey to a dkeyserver that keeps
 // none. Errors: domainkey.ErrSimulated, errNobody.
 func (s *server) awaited(state *manifest.State) error {
-	if err := domainkey.Protected(s.platform, &state.Terms); err != nil {
+	if err := domainkey.Protected(s.platform, &state.Terms); err != nil { // check: custody-protected
 		return err
 	}
 	_, err := os.Stat(filepath.Join(s.settings.Domain, escrow.File))
-	if (err != nil || state.Recovery == nil) && len(s.settings.Peers) == 0 {
+	if (err != nil || state.Recovery == nil) && len(s.settings.Peers) == 0 { // check: custody-somebody
 		return errNobody
 	}
 	s.log.Warn("no DomainKey here: this platform has no seal key, so that it is given again after each start", "custodians", state.Recovery != nil, "dkeyservers", len(s.settings.Peers))

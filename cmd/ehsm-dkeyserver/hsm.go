@@ -53,7 +53,7 @@ func warnOfHSM(stderr io.Writer, p tee.Platform, t *manifest.Terms) {
 // address of the server meanwhile, as a server that runs beside it could write a
 // bundle with a newer DomainKey, which this one would replace.
 func rewrap(ctx context.Context, label string, getenv func(string) string, stdout, stderr io.Writer, confined bool) error {
-	if !hsm.ValidLabel(label) {
+	if !hsm.ValidLabel(label) { // check: rewrap-label
 		return fmt.Errorf("%w: %q", errLabel, label)
 	}
 	settings, p, cage, err := launch.Begin(ctx, program, config.LoadDKeyServer, launch.Process{Getenv: getenv, Stderr: stderr, Confined: confined})
@@ -111,11 +111,11 @@ func move(settings config.DKeyServer, from, to *hsmroot.Platform, stderr io.Writ
 		return err
 	}
 	defer closeAgain()
-	if !again.Extends(old) || again.Newest() != old.Newest() {
+	if !again.Extends(old) || again.Newest() != old.Newest() { // check+: rewrap-keys: opening the new bundle finds what was altered; this is for a mistake of ours
 		return errLost
 	}
 	for v := range old.Newest() { // Extends takes versions that one of them lacks for forgotten
-		if again.Holds(v+1) != old.Holds(v+1) {
+		if again.Holds(v+1) != old.Holds(v+1) { // check+: rewrap-versions: likewise
 			return errLost
 		}
 	}

@@ -57,9 +57,9 @@ func initialize(ctx context.Context, path string, without bool, getenv func(stri
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	switch {
-	case draft.Custodians == nil && !without:
+	case draft.Custodians == nil && !without: // check: init-custodians
 		return errNoCustodians
-	case draft.Custodians != nil && without:
+	case draft.Custodians != nil && without: // check: init-no-recovery
 		return errCustodians
 	}
 	p, err := program.Open(ctx, settings.Platform, settings.Sim, stderr)

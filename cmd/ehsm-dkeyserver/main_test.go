@@ -29,12 +29,17 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
+	return newBenchOf(t, sim.Options{})
+}
+
+func newBenchOf(t *testing.T, o sim.Options) *bench {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "dks-*") // short: paths of sockets are limited
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p, err := sim.OpenProcessor(filepath.Join(dir, "sim"), sim.Options{})
+	p, err := sim.OpenProcessor(filepath.Join(dir, "sim"), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +64,10 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second) // or one that serves by mistake would do so for ever
+	defer stop()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), args, func(name string) string { return b.env[name] }, &out, &errs, false)
+	code = run(ctx, args, func(name string) string { return b.env[name] }, &out, &errs, false)
 	return code, out.String(), errs.String()
 }
 

@@ -78,7 +78,7 @@ func unsigned(path string) (*manifest.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if len(m.Signatures) > 0 {
+	if len(m.Signatures) > 0 { // check: recovery-unsigned
 		return nil, fmt.Errorf("%s: %w", path, errSigned)
 	}
 	return m, nil
@@ -90,7 +90,7 @@ func complete(dir string, m *manifest.Manifest, s *manifest.State, keys *domaink
 	switch {
 	case n.Custodians == nil:
 		return errUnwanted
-	case s.Recovery != nil && reflect.DeepEqual(n.Custodians, s.Custodians):
+	case s.Recovery != nil && reflect.DeepEqual(n.Custodians, s.Custodians): // check: recovery-others
 		return errSameCustodians
 	}
 	key, err := recovery.Make(n.Custodians)

@@ -40,7 +40,7 @@ func restore(ctx context.Context, backup string, manifests []string, getenv func
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(settings.Domain); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(settings.Domain); !errors.Is(err, fs.ErrNotExist) { // check: restore-exists
 		return fmt.Errorf("restore to %s: %w", settings.Domain, errors.Join(errExists, err))
 	}
 	o, err := restoreOptions(ctx, settings, p, backup, manifests)

@@ -35,16 +35,16 @@ func made(dir string, p tee.Platform, draft *manifest.Draft) (bool, error) {
 		return false, fmt.Errorf("%w in %s, with a genesis that does not read: %w", errMade, dir, err)
 	}
 	switch {
-	case len(m.Signatures) > 0:
+	case len(m.Signatures) > 0: // check: made-signed
 		return false, fmt.Errorf("%w in %s: %s, which has been signed; ehsm-dkeyserver serve serves it", errMade, dir, m.Hash())
-	case !reflect.DeepEqual(m.Statement.Terms, draft.Terms):
+	case !reflect.DeepEqual(m.Statement.Terms, draft.Terms): // check: made-draft
 		return false, fmt.Errorf("%w in %s: %s, not of this draft; name another directory with EHSM_DKEYSERVER_DOMAIN, or move that one away", errMade, dir, m.Hash())
 	}
 	state, err := manifest.Trust(b) // only to see whether the bundle is whole
 	if err != nil {
 		return false, err
 	}
-	if err := usable(dir, p, state); err != nil {
+	if err := usable(dir, p, state); err != nil { // check: made-usable
 		return false, fmt.Errorf("%w in %s, but nobody can use it: %w; move the directory away and run init again", errMade, dir, err)
 	}
 	return true, nil

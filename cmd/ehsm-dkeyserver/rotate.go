@@ -61,7 +61,7 @@ func (s *server) notice(state *manifest.State, err error) {
 // provision.ErrNoKeys.
 func (s *server) behind(others uint32) error {
 	return s.holder.Use(func(k *domainkey.Keyring) error {
-		if others > k.Newest() {
+		if others > k.Newest() { // check: root-behind
 			return errBehind
 		}
 		return nil
@@ -86,7 +86,7 @@ func (s *server) makeVersions(d *provision.Domain) error {
 	if err != nil {
 		return err
 	}
-	if state.Settings.DomainKeyVersion() == s.asked && time.Since(s.has) < patience {
+	if state.Settings.DomainKeyVersion() == s.asked && time.Since(s.has) < patience { // check: root-patience
 		return nil // at the next look
 	}
 	s.rotating.Lock()

@@ -83,7 +83,7 @@ func open(settings config.DKeyServer, p tee.Platform, stderr io.Writer) (*server
 	if !ok {
 		return nil, fmt.Errorf("%w: platform %s makes no quotes", tee.ErrNoPlatform, p.Name())
 	}
-	if settings.Role == config.RoleRoot && len(settings.Peers) > 0 && tee.Seals(p) {
+	if settings.Role == config.RoleRoot && len(settings.Peers) > 0 && tee.Seals(p) { // check: root-takes-nothing
 		return nil, fmt.Errorf("%w: EHSM_DKEYSERVER_PEERS is set, but a root on a platform with seal keys takes nothing from others", config.ErrSetting)
 	}
 	sealed, err := sealing(settings, p)

@@ -95,7 +95,7 @@ func ParseDoorRequest(b []byte) (*DoorRequest, error) {
 	switch {
 	case r.Err() != nil:
 		return nil, fmt.Errorf("%w: %w", ErrDoor, r.Err())
-	case q.Kind == 0 || q.Kind >= done:
+	case q.Kind == 0 || q.Kind >= done: // check: door-request-kind
 		return nil, fmt.Errorf("%w: kind %d", ErrDoor, q.Kind)
 	}
 	return q, nil
@@ -128,9 +128,9 @@ func (a *DoorAnswer) SignedText(q *DoorRequest) []byte {
 // key. Errors: ErrUnsigned, ErrForged.
 func (a *DoorAnswer) Verify(q *DoorRequest, domainKey ed25519.PublicKey) error {
 	switch {
-	case len(a.Signature) == 0:
+	case len(a.Signature) == 0: // check: door-unsigned
 		return ErrUnsigned
-	case len(domainKey) != ed25519.PublicKeySize || !ed25519.Verify(domainKey, a.SignedText(q), a.Signature):
+	case len(domainKey) != ed25519.PublicKeySize || !ed25519.Verify(domainKey, a.SignedText(q), a.Signature): // check: door-forged
 		return ErrForged
 	}
 	return nil
@@ -151,11 +151,11 @@ func ParseDoorAnswer(b []byte) (*DoorAnswer, error) {
 	}
 	kind := r.Uint8()
 	a := &DoorAnswer{Refused: kind == refused, Payload: r.Bytes(MaxPayload)}
-	if kind != done && kind != refused {
+	if kind != done && kind != refused { // check: door-answer-kind
 		r.Fail("kind %d is unknown", kind)
 	}
 	a.Signature = r.Bytes(ed25519.SignatureSize)
-	if n := len(a.Signature); n != 0 && n != ed25519.SignatureSize {
+	if n := len(a.Signature); n != 0 && n != ed25519.SignatureSize { // check: door-signature-size
 		r.Fail("signature of %d bytes", n)
 	}
 	if err := r.Close(); err != nil {
@@ -179,7 +179,7 @@ func ReadFrame(r io.Reader, limit int) ([]byte, error) {
 		return nil, err
 	}
 	n := int64(binary.BigEndian.Uint32(size[:]))
-	if n > int64(limit) {
+	if n > int64(limit) { // check: door-frame-size
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrDoor, n, limit)
 	}
 	var b bytes.Buffer
@@ -207,7 +207,7 @@ func ParseSubmitted(b []byte) (*Submitted, error) {
 	if err := parse(b, s); err != nil {
 		return nil, err
 	}
-	if !Printable(s.Unwritten, maxReason) {
+	if !Printable(s.Unwritten, maxReason) { // check: submitted-text
 		return nil, fmt.Errorf("%w: text %.80q", ErrStatus, s.Unwritten)
 	}
 	return s, nil

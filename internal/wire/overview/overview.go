@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/internal/wire/manifest"
@@ -189,7 +188,7 @@ func ParseStatus(b []byte) (*Status, error) {
 	if err := parse(b, s); err != nil {
 		return nil, err
 	}
-	if s.Format != Format {
+	if s.Format != Format { // check: status-format
 		return nil, fmt.Errorf("%w: format %.40q, want %q", ErrStatus, s.Format, Format)
 	}
 	return s, s.validate()
@@ -213,11 +212,8 @@ func parse(b []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("%w: %w; a later release may write it", ErrStatus, err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: something follows it", ErrStatus)
-	}
 	again, err := encode(v)
-	if err != nil || !bytes.Equal(again, b) {
+	if err != nil || !bytes.Equal(again, b) { // check: status-one-form
 		return fmt.Errorf("%w: it is not in the one form of its contents", ErrStatus)
 	}
 	return nil

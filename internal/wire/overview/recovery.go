@@ -46,18 +46,18 @@ const (
 )
 
 func (r *Recovery) validate() error {
-	if len(r.Custodians) > maxCustodians || len(r.Versions) > maxVersions || r.Threshold < 1 || r.Threshold > len(r.Custodians) {
+	if len(r.Custodians) > maxCustodians || len(r.Versions) > maxVersions || r.Threshold < 1 || r.Threshold > len(r.Custodians) { // check: recovery-numbers
 		return fmt.Errorf("%w: %d of %d custodians, %d versions", ErrStatus, r.Threshold, len(r.Custodians), len(r.Versions))
 	}
 	names := slices.Clone(r.Custodians)
 	if r.Asked != nil {
-		if len(r.Asked.Have) > len(r.Custodians) || r.Asked.Dkeyservers < 0 {
+		if len(r.Asked.Have) > len(r.Custodians) || r.Asked.Dkeyservers < 0 { // check: recovery-asked
 			return fmt.Errorf("%w: shares of %d custodians", ErrStatus, len(r.Asked.Have))
 		}
 		names = append(names, r.Asked.Have...)
 	}
 	for _, name := range names {
-		if !Printable(name, MaxText) {
+		if !Printable(name, MaxText) { // check: recovery-names
 			return fmt.Errorf("%w: text %.80q", ErrStatus, name)
 		}
 	}

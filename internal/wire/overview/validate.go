@@ -51,9 +51,9 @@ func Clean(s string, limit int) string {
 
 func (s *Status) validate() error {
 	switch {
-	case len(s.Members) > MaxMembers || len(s.Waiting) > MaxWaiting:
+	case len(s.Members) > MaxMembers || len(s.Waiting) > MaxWaiting: // check: status-lists
 		return fmt.Errorf("%w: %d members and %d that wait, limits %d and %d", ErrStatus, len(s.Members), len(s.Waiting), MaxMembers, MaxWaiting)
-	case s.Domain.Mode != manifest.Production && s.Domain.Mode != manifest.Development:
+	case s.Domain.Mode != manifest.Production && s.Domain.Mode != manifest.Development: // check: status-mode
 		return fmt.Errorf("%w: mode %.40q", ErrStatus, s.Domain.Mode)
 	}
 	texts := []string{string(s.Domain.Root), s.Server.Kind, s.Server.Release}
@@ -65,11 +65,11 @@ func (s *Status) validate() error {
 		texts = append(texts, w.Serial, w.Was, w.From)
 	}
 	for _, t := range texts {
-		if !Printable(t, MaxText) {
+		if !Printable(t, MaxText) { // check: status-texts
 			return fmt.Errorf("%w: text %.80q", ErrStatus, t)
 		}
 	}
-	if !Printable(s.Key.Lost, maxReason) {
+	if !Printable(s.Key.Lost, maxReason) { // check: status-lost
 		return fmt.Errorf("%w: text %.80q", ErrStatus, s.Key.Lost)
 	}
 	for i := range s.Members {
@@ -92,17 +92,17 @@ func (s *Status) validate() error {
 // long or does not print. Errors: ErrStatus.
 func (m *Member) Validate() error {
 	switch {
-	case !slices.Contains(manifest.Roles(), m.Role):
+	case !slices.Contains(manifest.Roles(), m.Role): // check: member-role
 		return fmt.Errorf("%w: role %.40q", ErrStatus, m.Role)
-	case m.State != Connected && m.State != Left && m.State != Removed:
+	case m.State != Connected && m.State != Left && m.State != Removed: // check: member-state
 		return fmt.Errorf("%w: state %.40q", ErrStatus, m.State)
-	case m.Evidence != ByQuote && m.Evidence != ByReport && m.Evidence != ByItself:
+	case m.Evidence != ByQuote && m.Evidence != ByReport && m.Evidence != ByItself: // check: member-evidence
 		return fmt.Errorf("%w: evidence %.40q", ErrStatus, m.Evidence)
-	case len(m.Advisories) > MaxAdvisories:
+	case len(m.Advisories) > MaxAdvisories: // check: member-advisories
 		return fmt.Errorf("%w: %d advisories, limit %d", ErrStatus, len(m.Advisories), MaxAdvisories)
 	}
 	for _, t := range append([]string{m.Platform, m.Machine, m.Serial, m.TCBStatus, m.Address}, m.Advisories...) {
-		if !Printable(t, MaxText) {
+		if !Printable(t, MaxText) { // check: member-texts
 			return fmt.Errorf("%w: text %.80q", ErrStatus, t)
 		}
 	}
