@@ -142,7 +142,7 @@ func TestPolicyInForce(t *testing.T) {
 	keys := []string{one, two}
 	slices.Sort(keys)
 	shown, _ := json.Marshal([]any{r.Result["actions"], r.Result["allKeys"], r.Result["keys"], r.Result["description"]})
-	expected, _ := json.Marshal([]any{[]string{"AsymmetricEncrypt", "Encrypt", "ExportDataKey", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}, false, keys, "till 4"})
+	expected, _ := json.Marshal([]any{[]string{"AsymmetricEncrypt", "BatchEncrypt", "Encrypt", "ExportDataKey", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}, false, keys, "till 4"})
 	if string(shown) != string(expected) {
 		t.Errorf("GetPolicy: got %s, want %s", shown, expected)
 	}
