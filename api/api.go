@@ -90,8 +90,8 @@ type Request struct {
 	AppID      string          `json:"appid"`
 	Credential string          `json:"credential,omitempty"` // UUID of a key pair; absent for API keys
 	Nonce      string          `json:"nonce,omitempty"`
-	Payload    json.RawMessage `json:"payload,omitempty"`
 	Timestamp  string          `json:"timestamp"` // Unix milliseconds, exactly 13 digits
+	Payload    json.RawMessage `json:"payload,omitempty"`
 	Sign       string          `json:"sign"`
 }
 

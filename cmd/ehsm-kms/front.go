@@ -32,7 +32,7 @@ func open(ctx context.Context, ln net.Listener, config *tls.Config, settings con
 	ctx, stop := context.WithCancel(ctx)
 	f := &front{stop: stop, done: make(chan struct{})}
 	waits := func(context.Context) error { return errWaits }
-	f.serve(rest.New(unready{}, []rest.Check{{Name: "core", Probe: waits}, {Name: "store", Probe: waits}}, rest.Options{MaxBody: settings.MaxBody, Log: log}))
+	f.serve(rest.New(unready{}, []rest.Check{{Name: "core", Probe: waits}, {Name: "store", Probe: waits}}, rest.Options{MaxBody: settings.MaxBody, MaxBatchBody: settings.MaxBatchBody, Log: log}))
 	go func() {
 		f.err = rest.Serve(ctx, ln, config, f, limits(settings), log)
 		close(f.done)

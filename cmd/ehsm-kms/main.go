@@ -163,7 +163,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		background = append(background, serve)
 	}
 	h := rest.New(r, checks(r, core, db, sink), rest.Options{
-		MaxBody: settings.MaxBody, Log: log, Collateral: own, Observe: m.Observe,
+		MaxBody: settings.MaxBody, MaxBatchBody: settings.MaxBatchBody, Log: log, Collateral: own, Observe: m.Observe,
 	})
 	if confined {
 		if err := fenceIn(settings, taken, stderr); err != nil {

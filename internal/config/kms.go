@@ -20,6 +20,7 @@ type KMS struct {
 	TLSKey           string // PEM file
 
 	MaxBody             int // bytes of a request
+	MaxBatchBody        int // bytes of a batch
 	Connections         int // from clients
 	Concurrent          int // requests at a time
 	CachedRows          int // rows of the store in memory
@@ -52,6 +53,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_CONFIG_OPENSSL_CRT", "", "the certificate itself, base64 of PEM, in place of EHSM_KMS_TLS_CERT", encoded(&c.certPEM)},
 		{"EHSM_CONFIG_OPENSSL_KEY", "", "the private key itself, base64 of PEM, in place of EHSM_KMS_TLS_KEY", encoded(&c.keyPEM)},
 		{"EHSM_KMS_MAX_BODY", "102400", "bytes of a request body", number(&c.MaxBody, 1024)},
+		{"EHSM_KMS_MAX_BATCH_BODY", "8388608", "bytes of the body of a batch, at most 8 MiB", number(&c.MaxBatchBody, 1024)},
 		{"EHSM_KMS_CONNECTIONS", "4096", "connections from clients; further ones are closed", number(&c.Connections, 1)},
 		{"EHSM_KMS_CONCURRENT", "1024", "requests at a time; further ones get code 429", number(&c.Concurrent, 1)},
 		{"EHSM_KMS_CACHED_ROWS", "65536", "rows of the store kept in memory, about 200 bytes each", number(&c.CachedRows, 32)},

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"slices"
+
+	"github.com/ehsm-kms/ehsm/internal/host/relay"
 )
 
 // Replies to requests that reach no core.
@@ -12,6 +14,7 @@ var (
 	missing     = []byte(`{"code":400,"message":"Missing required parameters","result":{}}`)
 	notFound    = []byte(`{"code":404,"message":"API Not Found","result":{}}`)
 	tooLarge    = []byte(`{"code":400,"message":"Request body too large.","result":{}}`)
+	busy        = relay.Busy().Body
 	invalidJSON = []byte(`{"code":400,"message":"Invalid JSON","result":{}}`)
 )
 
@@ -19,7 +22,7 @@ var errTooLarge = errors.New("body is over the limit")
 
 const (
 	firstBody = 1 << 10  // bytes of a new buffer; most requests are shorter
-	keptBody  = 16 << 10 // buffers beyond this go to the garbage collector
+	keptBody  = 64 << 10 // buffers beyond this go to the garbage collector
 )
 
 // buffer returns an empty buffer for a body.

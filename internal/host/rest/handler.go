@@ -4,6 +4,7 @@
 package rest
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,6 +32,9 @@ type Relay interface {
 type Options struct {
 	// MaxBody is the largest request body in bytes. Default 102400.
 	MaxBody int
+	// MaxBatchBody is the largest body of a batch in bytes, at most 8 MiB, which is the
+	// default.
+	MaxBatchBody int
 	// Log takes one line per server error. Default: nothing is logged.
 	Log *slog.Logger
 	// Now is the clock that replies are held by. Default time.Now.
@@ -49,16 +53,18 @@ const defaultMaxBody = 100 << 10 // bytes; "100 kB" of the native API as existin
 // A Handler serves /ehsm, /healthz, /readyz, /attestation/collateral and, if
 // there are any, /metrics.
 type Handler struct {
-	relay      Relay
-	collateral Collateral // nil: none
-	observe    func(action string, code int, took time.Duration)
-	metrics    http.Handler // nil: none
-	maxBody    int
-	log        *slog.Logger
-	now        func() time.Time
-	hold       *holder
-	ready      *readiness
-	bodies     sync.Pool // of *[]byte
+	relay        Relay
+	collateral   Collateral // nil: none
+	observe      func(action string, code int, took time.Duration)
+	metrics      http.Handler // nil: none
+	maxBody      int
+	maxBatchBody int
+	batches      budget
+	log          *slog.Logger
+	now          func() time.Time
+	hold         *holder
+	ready        *readiness
+	bodies       sync.Pool // of *[]byte
 
 	idPrefix string // differs between processes
 	ids      atomic.Uint64
@@ -75,18 +81,23 @@ func New(r Relay, checks []Check, opts Options) *Handler {
 	if opts.MaxBody <= 0 {
 		opts.MaxBody = defaultMaxBody
 	}
+	if opts.MaxBatchBody <= 0 || opts.MaxBatchBody > defaultMaxBatchBody {
+		opts.MaxBatchBody = defaultMaxBatchBody
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &Handler{
-		relay: r, collateral: opts.Collateral, observe: opts.Observe, metrics: opts.Metrics, maxBody: opts.MaxBody, log: opts.Log, now: opts.Now,
+	h := &Handler{
+		relay: r, collateral: opts.Collateral, observe: opts.Observe, metrics: opts.Metrics, maxBody: opts.MaxBody, maxBatchBody: opts.MaxBatchBody, log: opts.Log, now: opts.Now,
 		hold: newHolder(opts.Now), ready: newReadiness(checks, opts.Log),
 		idPrefix: rand.Text()[:8] + "-",
 		header:   fixedHeader{json: []string{"application/json; charset=utf-8"}, noStore: []string{"no-store"}},
 	}
+	h.batches.left.Store(maxBatchBodies)
+	return h
 }
 
 // ServeHTTP implements http.Handler.
@@ -138,8 +149,12 @@ func (h *Handler) serveAPI(w http.ResponseWriter, r *http.Request) {
 	}()
 	buf := h.buffer()
 	defer h.release(buf)
-	if refusal := h.read(r, &req, buf); refusal != nil {
-		code = http.StatusBadRequest
+	taken := 0
+	defer func() { h.batches.giveBack(taken) }()
+	if refusal := h.read(r, &req, buf, &taken); refusal != nil {
+		if code = http.StatusBadRequest; bytes.Equal(refusal, busy) {
+			code = http.StatusTooManyRequests
+		}
 		h.write(w, http.StatusOK, refusal, "")
 		return
 	}
@@ -179,7 +194,7 @@ func actionOf(r *http.Request) string {
 
 // read takes in the body, or returns the reply to a request that needs no core.
 // Three actions are served to GET without a body, and to no other request.
-func (h *Handler) read(r *http.Request, req *relay.Request, buf *[]byte) (refusal []byte) {
+func (h *Handler) read(r *http.Request, req *relay.Request, buf *[]byte, taken *int) (refusal []byte) {
 	open := req.Action == "Enroll" || req.Action == "GetVersion" || req.Action == "GetEvidence"
 	switch {
 	case open && req.Get:
@@ -189,6 +204,10 @@ func (h *Handler) read(r *http.Request, req *relay.Request, buf *[]byte) (refusa
 		return nil
 	case open, !req.Get && r.Method != http.MethodPost:
 		return notFound
+	}
+	if r.ContentLength > int64(h.maxBody) && !req.Get && api.IsBatch(req.Action) {
+		req.Body, refusal = h.readBatch(r, buf, taken)
+		return refusal
 	}
 	body, err := readBody(r, h.maxBody, buf)
 	switch {
