@@ -39,6 +39,7 @@ type CreateCredentialRequest struct {
 	Description   string         `json:"description,omitempty"`
 	Expires       int64          `json:"expires,omitempty"` // Unix milliseconds, 0: never
 	RequireAction bool           `json:"requireAction,omitempty"`
+	PolicyID      string         `json:"policyId,omitempty"` // of a user, "": no policy
 }
 
 // CreateCredentialResult has the text of the new API key, which is shown this once.

@@ -124,5 +124,7 @@ func IsOverloaded(err error) bool {
 }
 
 // IsFull reports whether the app has as many keys or secrets as the domain lets it
-// have.
-func IsFull(err error) bool { return refused(err, api.MessageFullKeys, api.MessageFullSecrets) }
+// have, or as many policies as there can be.
+func IsFull(err error) bool {
+	return refused(err, api.MessageFullKeys, api.MessageFullSecrets, api.MessageFullPolicies)
+}

@@ -27,12 +27,14 @@ type CredentialOptions struct {
 	// RequireAction has its requests refused unless they name their action under the
 	// signature, as those of this package do.
 	RequireAction bool
+	// Policy is the id of the policy that it is under; "": none. An owner has none.
+	Policy string
 }
 
 // CreateCredential makes a credential of the tenant, as an owner. For an API key it
 // returns the key too, which nobody can show again.
 func (c *Client) CreateCredential(ctx context.Context, o CredentialOptions) (id string, key APIKey, err error) {
-	req := api.CreateCredentialRequest{Kind: api.KindAPIKey, Role: api.RoleUser, Description: o.Description, RequireAction: o.RequireAction}
+	req := api.CreateCredentialRequest{Kind: api.KindAPIKey, Role: api.RoleUser, Description: o.Description, RequireAction: o.RequireAction, PolicyID: o.Policy}
 	if o.Owner {
 		req.Role = api.RoleOwner
 	}
