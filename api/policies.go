@@ -1,5 +1,7 @@
 package api
 
+import "slices"
+
 // The actions about what a tenant's credentials may do. Only owners may ask for them,
 // and their payloads must have the member ActionMember.
 const (
@@ -22,6 +24,14 @@ const (
 // Presets lists the presets.
 func Presets() []string {
 	return []string{PresetReadOnly, PresetEncryptOnly, PresetDecryptOnly, PresetSignOnly}
+}
+
+// PolicyActions lists the actions that a policy can allow: all signed ones but those of
+// owners and of administrators.
+func PolicyActions() []string {
+	return slices.DeleteFunc(append(Actions(), RotateAPIKey), func(name string) bool {
+		return name == GetEvidence || name == GetVersion || name == Enroll
+	})
 }
 
 // Limits of policies.

@@ -43,6 +43,7 @@ type credentialView struct {
 	Ends          *time.Time         `json:"ends"`     // null: no rotation has put another one in its place
 	LastUsed      *time.Time         `json:"lastUsed"` // null: not since the instance that answered started
 	RequireAction bool               `json:"requireAction"`
+	PolicyID      string             `json:"policyId"` // "": none
 	Description   string             `json:"description"`
 }
 
@@ -70,15 +71,15 @@ func (a *app) listCredentials(ctx context.Context) error {
 		return asOwner(err)
 	}
 	views := []credentialView{}
-	t := table("ID", "KIND", "ROLE", "CREATED", "EXPIRES", "LAST USED", "DESCRIPTION")
+	t := table("ID", "KIND", "ROLE", "CREATED", "EXPIRES", "LAST USED", "POLICY", "DESCRIPTION")
 	for _, c := range list.Credentials {
 		v := credentialView{
 			CredentialID: c.CredentialID, Kind: c.Kind, Role: c.Role, Created: date(c.Created), Expires: date(c.Expires),
-			Ends: date(c.Ends), LastUsed: date(c.LastUsed), RequireAction: c.RequireAction, Description: c.Description,
+			Ends: date(c.Ends), LastUsed: date(c.LastUsed), RequireAction: c.RequireAction, PolicyID: c.PolicyID, Description: c.Description,
 		}
 		views = append(views, v)
 		t.row(printable(v.CredentialID), printable(string(v.Kind)), printable(v.Role), dateText(v.Created, "-"),
-			dateText(v.last(), "never"), dateText(v.LastUsed, "-"), describe(v.Description))
+			dateText(v.last(), "never"), dateText(v.LastUsed, "-"), describe(v.PolicyID), describe(v.Description))
 	}
 	return a.emit(views, t.String())
 }

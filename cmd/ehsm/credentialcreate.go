@@ -54,6 +54,7 @@ The host of the service reads a new API key on its way, unless requests are seal
 	flags.StringVar(&f.public, "public", "", "PEM `file` with the public half of a key pair, - for standard input")
 	flags.StringVar(&f.role, "role", api.RoleUser, "`role`: user, or owner, which decides about credentials")
 	flags.StringVar(&f.o.Description, "description", "", "`text` that list shows, up to 64 characters of ASCII")
+	flags.StringVar(&f.o.Policy, "policy", "", "`ID` of the policy that it is under, see ehsm policy")
 	flags.DurationVar(&f.expires, "expires", 0, "`time` after which it ends, such as 720h; else never")
 	flags.BoolVar(&f.o.RequireAction, "require-action", false, "refuse its requests unless they name their action under the signature, as those of ehsm do")
 	return cmd
@@ -74,10 +75,18 @@ func (f credentialFlags) check() error {
 		return usagef("role is %q, want %s or %s", f.role, api.RoleOwner, api.RoleUser)
 	case f.expires < 0:
 		return usagef("expires is %v, want a time to come, such as 720h", f.expires)
-	case len(f.o.Description) > api.MaxDescription:
-		return usagef("description has %d characters, limit %d", len(f.o.Description), api.MaxDescription)
+	case f.o.Policy != "" && f.role != api.RoleUser:
+		return usagef("an owner is under no policy: --policy is for the role user")
 	}
-	for _, r := range f.o.Description {
+	return checkDescription(f.o.Description)
+}
+
+// checkDescription returns the error of a description that the service does not take.
+func checkDescription(text string) error {
+	if len(text) > api.MaxDescription {
+		return usagef("description has %d characters, limit %d", len(text), api.MaxDescription)
+	}
+	for _, r := range text {
 		if r < ' ' || r > '~' {
 			return usagef("description has %q, want printable ASCII", r)
 		}

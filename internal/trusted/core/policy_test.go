@@ -91,7 +91,12 @@ func TestPresetsAreActions(t *testing.T) {
 			}
 		}
 	}
-	if api.MaxPolicyActions != record.MaxPolicyActions || api.MaxPolicyKeys != record.MaxPolicyKeys || len(grantable(slices.Collect(maps.Values(all)))) > record.MaxPolicyActions {
+	may := grantable(slices.Collect(maps.Values(all)))
+	slices.Sort(may)
+	if got := slices.Sorted(slices.Values(api.PolicyActions())); !slices.Equal(got, slices.Compact(may)) {
+		t.Errorf("api.PolicyActions: got %v, want %v", got, may)
+	}
+	if api.MaxPolicyActions != record.MaxPolicyActions || api.MaxPolicyKeys != record.MaxPolicyKeys || len(may) > record.MaxPolicyActions {
 		t.Error("limits differ, or not all actions fit into a policy")
 	}
 }
