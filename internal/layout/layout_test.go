@@ -37,7 +37,7 @@ var rules = []struct {
 	{"internal/host", []string{"api", "internal/wire", "internal/config", "internal/fair", "internal/host"}},
 	{"internal/host/collateral", []string{"api", "internal/wire", "internal/config", "internal/attest"}},
 	{"internal/host/dev", []string{"api", "internal/wire", "internal/config", "internal/host", "internal/trusted"}},
-	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted", "internal/failpoint"}},
+	{"internal/trusted", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/fair", "internal/trusted", "internal/failpoint"}},
 	{"internal/trusted/serve", []string{"internal/wire", "internal/config", "internal/fair"}},
 	{"internal/trusted/launch", []string{"api", "internal/wire", "internal/config", "internal/attest", "internal/trusted", "internal/harden"}},
 	{"internal/failpoint", nil},

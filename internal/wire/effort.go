@@ -6,13 +6,19 @@ package wire
 func Expensive(action string) bool {
 	switch action {
 	case "CreateKey", "AsymmetricDecrypt", "Sign", "Verify", "ExportDataKey", "GetParametersForImport", "ImportKeyMaterial",
-		"VerifyQuote":
+		"VerifyQuote", "BatchEncrypt", "BatchReEncrypt":
 		return true
 	}
 	return false
 }
 
-// Slow reports whether an action may wait for the platform for hundreds of
-// milliseconds, without using a processor. A server of a stream must not have a
-// worker wait for it.
-func Slow(action string) bool { return action == "GenerateQuote" || action == "GetEvidence" }
+// Slow reports whether an action may wait for hundreds of milliseconds without using a
+// processor: for the platform, or, with up to a thousand private-key operations, for its
+// turns inside the core. Nothing that others need must be kept for it meanwhile.
+func Slow(action string) bool {
+	switch action {
+	case "GenerateQuote", "GetEvidence", "BatchDecrypt", "BatchSign", "BatchVerify":
+		return true
+	}
+	return false
+}

@@ -79,7 +79,7 @@ func (n *names) look(action string, payload []byte) {
 			policyID = value
 		default:
 			if opens(action, name) && len(value) > messageText {
-				ciphertext = value
+				ciphertext = first(value)
 			}
 		}
 	}
@@ -120,12 +120,24 @@ func (n *names) add(k key) {
 // member of this name. If it was made with that key it names the version.
 func opens(action string, name []byte) bool {
 	switch action {
-	case "Decrypt":
+	case api.Decrypt, api.ReEncrypt:
 		return string(name) == "ciphertext"
+	case api.BatchDecrypt, api.BatchReEncrypt:
+		return string(name) == "ciphertexts" // of which the first one tells
 	case "ExportDataKey":
 		return string(name) == "olddatakey_base" || string(name) == "olddatakey" || string(name) == "old_data_key"
 	}
 	return false
+}
+
+// first returns the first element of an array of texts, and any other value as it is.
+func first(value []byte) []byte {
+	rest, ok := after(value, '[')
+	if !ok {
+		return value
+	}
+	rest = space(rest)
+	return rest[:valueLen(rest)]
 }
 
 const (

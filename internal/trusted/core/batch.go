@@ -8,6 +8,8 @@ import (
 
 	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/api/canon"
+	"github.com/ehsm-kms/ehsm/internal/fair"
+	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
 // batchActions are those on many items with one key, and ReEncrypt. All must be named
@@ -38,18 +40,14 @@ func batchActions() []*action {
 	}
 }
 
-// batchTurns bounds how many processors asymmetric items of batches take: each item is
-// a turn of its own, so that a thousand private-key operations neither keep other
-// batches waiting nor all processors from other requests.
-type batchTurns chan struct{}
-
-func newBatchTurns() batchTurns { return make(batchTurns, max(1, runtime.GOMAXPROCS(0)/2)) }
-
-// take has one item worked on in a turn.
-func (t batchTurns) take(item func()) {
-	t <- struct{}{}
-	defer func() { <-t }()
-	item()
+// newBatchTurns bounds how many processors asymmetric items of batches take: each item
+// is a turn of its own, and tenants get turns one after the other, so that a thousand
+// private-key operations keep neither other batches waiting nor all processors from other
+// requests.
+func newBatchTurns() *fair.Gate[wire.UUID] {
+	const waiting = 1 << 16 // more than calls can be under way
+	n := max(1, runtime.GOMAXPROCS(0)/2)
+	return fair.New[wire.UUID](fair.Limits{Places: n, Each: n, Waiting: waiting, Queue: waiting})
 }
 
 // A batch collects what becomes of the items of a request.

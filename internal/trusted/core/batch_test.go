@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -481,6 +482,35 @@ func TestBatchAudit(t *testing.T) {
 	}
 	if got := reasons(t, h); !slices.Equal(got, want) {
 		t.Errorf("trail: got %q, want %q", got, want)
+	}
+}
+
+// TestBatchTurns has a batch of private-key operations wait for its turns, in which
+// others are served, and go on when they come.
+func TestBatchTurns(t *testing.T) {
+	h, _ := newHost(t)
+	c := h.enroll()
+	id, aes := c.mustCreate("EH_EC_P256", forSigns), c.createKey()
+	body := c.body(m{"action": "BatchSign", "keyid": id, "messages": []string{hello, hello}, "message_type": "EH_RAW"})
+	gate, taken := h.cores[0].batches, 0
+	for other := (wire.UUID{1}); ; taken++ { // all of another tenant's
+		if turn, _ := gate.Ask(other); turn != nil {
+			break
+		}
+	}
+	signed := make(chan *wire.Answer)
+	go func() { signed <- h.call(0, &wire.Call{Action: "BatchSign", Body: body}) }()
+	for gate.Stats().Waiting < 2 {
+		runtime.Gosched()
+	}
+	want(t, "Encrypt beside it", c.do(0, "Encrypt", encrypts(aes)), 200, "success!")
+	c.mustAct("BatchEncrypt", m{"keyid": aes, "plaintexts": []string{hello}})
+	for range taken + 1 {
+		gate.Leave(wire.UUID{1})
+	}
+	want(t, "BatchSign", parseReply(t, <-signed), 200, "success!")
+	if s := gate.Stats(); s.Taken != 0 || s.Waiting != 0 {
+		t.Errorf("turns at the end: %+v", s)
 	}
 }
 

@@ -7,9 +7,15 @@ import (
 )
 
 // turn adds an item that is worked on in a turn of its own.
-func (b *batch) turn(work func(dst []byte) ([]byte, error)) (err error) {
-	b.x.core.batches.take(func() { err = b.item(work) })
-	return err
+func (b *batch) turn(work func(dst []byte) ([]byte, error)) error {
+	gate, tenant := b.x.core.batches, b.x.tenant
+	return b.item(func(dst []byte) ([]byte, error) {
+		if !gate.Enter(tenant) {
+			return nil, errTooMany()
+		}
+		defer gate.Leave(tenant)
+		return work(dst)
+	})
 }
 
 // batchAsymmetricEncrypt is AsymmetricEncrypt of each plaintext.

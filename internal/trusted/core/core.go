@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ehsm-kms/ehsm/api/canon"
+	"github.com/ehsm-kms/ehsm/internal/fair"
 	"github.com/ehsm-kms/ehsm/internal/trusted/audit"
 	"github.com/ehsm-kms/ehsm/internal/trusted/domainkey"
 	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
@@ -131,7 +132,7 @@ type Core struct {
 	settings   *cache[record.TenantSettings]
 	domainApp  *cached[*openApp] // until there is a record of it; nil: the genesis names no administrator
 	generators *generators
-	batches    batchTurns
+	batches    *fair.Gate[wire.UUID]
 	failures   *failures
 	limiter    *limiter
 	quota      *quota

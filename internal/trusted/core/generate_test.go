@@ -83,7 +83,8 @@ func TestExpensive(t *testing.T) {
 	actions := actions()
 	for name, want := range map[string]bool{
 		"CreateKey": true, "GetParametersForImport": true, "ImportKeyMaterial": true, "Sign": true, "Verify": true,
-		"AsymmetricDecrypt": true, "ExportDataKey": true, "GenerateQuote": false, "Encrypt": false, "Decrypt": false, "GenerateDataKey": false,
+		"AsymmetricDecrypt": true, "BatchEncrypt": true, "BatchReEncrypt": true, "BatchSign": false, "BatchDecrypt": false,
+		"ExportDataKey": true, "GenerateQuote": false, "Encrypt": false, "Decrypt": false, "GenerateDataKey": false,
 	} {
 		if actions[name] == nil {
 			t.Errorf("%s is no action", name)
@@ -97,6 +98,7 @@ func TestExpensive(t *testing.T) {
 // TestSlow names what a server of a stream must not have a worker wait for.
 func TestSlow(t *testing.T) {
 	for name, want := range map[string]bool{
+		"BatchDecrypt": true, "BatchSign": true, "BatchVerify": true, "BatchEncrypt": false,
 		"GenerateQuote": true, "GetEvidence": true, "GetVersion": false, "VerifyQuote": false, "CreateKey": false, "Encrypt": false,
 	} {
 		if got := wire.Slow(name); got != want {

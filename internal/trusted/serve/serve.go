@@ -50,7 +50,7 @@ type Options struct {
 	// executed by itself, so that no worker is kept. Default: none.
 	Slow func(action string) bool
 	// SlowCalls is how many of those may be under way; further ones are refused.
-	// Default 64.
+	// Default 256.
 	SlowCalls int
 	// Log takes what goes wrong. Default: nothing is logged.
 	Log *slog.Logger
@@ -79,7 +79,7 @@ func (o Options) withDefaults() Options {
 		o.Slow = func(string) bool { return false }
 	}
 	if o.SlowCalls <= 0 {
-		o.SlowCalls = 64
+		o.SlowCalls = 256
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
