@@ -118,7 +118,7 @@ func (q quotes) Target() ([]byte, error) { return nil, nil }
 
 // Prove implements session.Method.
 func (q quotes) Prove(ctx context.Context, target []byte, reportData [64]byte) ([]byte, error) {
-	if len(target) != 0 {
+	if len(target) != 0 { // check: quote-target
 		return nil, fmt.Errorf("%w: target of %d bytes for a quote", ErrProtocol, len(target))
 	}
 	e, err := q.cfg.Attester.Evidence(ctx, reportData)

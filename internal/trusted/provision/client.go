@@ -309,7 +309,7 @@ func (s *session) getManifests(ctx context.Context, after uint64) error {
 		if err != nil {
 			return err
 		}
-		if m.kind != manifests {
+		if m.kind != manifests { // check: answer-manifests
 			return fmt.Errorf("%w: kind %d, want manifests", ErrMessage, m.kind)
 		}
 		newer, err := s.domain.Add(m.files)
@@ -339,7 +339,7 @@ func (s *session) fetch(ctx context.Context, r Report) error {
 	if m.kind == refused {
 		return nil // not yet
 	}
-	if m.kind != keys {
+	if m.kind != keys { // check: answer-keys
 		return fmt.Errorf("%w: kind %d, want keys", ErrMessage, m.kind)
 	}
 	opened, err := s.ch.Open(keysLabel, m.sealed)
@@ -378,7 +378,7 @@ func (s *session) keep() {
 // status is ask for requests whose answer is a Report.
 func (s *session) status(ctx context.Context, q message) (Report, error) {
 	m, err := s.ask(ctx, q)
-	if err == nil && m.kind != status {
+	if err == nil && m.kind != status { // check: answer-status
 		err = fmt.Errorf("%w: kind %d, want status", ErrMessage, m.kind)
 	}
 	return m.report, err

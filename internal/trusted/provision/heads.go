@@ -40,7 +40,7 @@ func (s *session) tellHeads(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if m.kind != heads {
+		if m.kind != heads { // check: answer-heads
 			return fmt.Errorf("%w: kind %d, want heads", ErrMessage, m.kind)
 		}
 		s.told = m.heads
@@ -75,7 +75,7 @@ func (c *Client) headsChanged() <-chan struct{} {
 
 // hearHeads answers tellHeads.
 func (s *Server) hearHeads(p channel.Peer, said facts.Statement) (message, error) {
-	if s.Heads == nil {
+	if s.Heads == nil { // check: heads-unknown
 		return message{}, fmt.Errorf("%w: heads are not known here", ErrMessage)
 	}
 	if err := s.Heads.Hear(said, p.Role == channel.DKeyServer); err != nil {

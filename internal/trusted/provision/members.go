@@ -86,7 +86,7 @@ func (at *attendance) told(p channel.Peer, list []overview.Member) error {
 	at.report.Manifest, at.report.Keys, at.report.Lease = list[0].Manifest, list[0].DomainKey, time.Duration(list[0].LeaseSeconds)*time.Second
 	at.all.mu.Lock()
 	defer at.all.mu.Unlock()
-	if at.id == at.all.self.instance {
+	if at.id == at.all.self.instance { // check: members-own
 		return fmt.Errorf("%w: a peer has the own instance id", ErrMessage)
 	}
 	own := at.enter()
@@ -139,7 +139,7 @@ func (at *attendance) leave(removed bool) {
 
 // take writes down those of whom a peer tells. The caller must hold a.mu.
 func (a *Members) take(from *member, list []overview.Member) {
-	if from == nil {
+	if from == nil { // check: members-full
 		return // there are too many
 	}
 	now, source := time.Now(), from.Instance
@@ -173,7 +173,7 @@ func (a *Members) take(from *member, list []overview.Member) {
 func (a *Members) put(m overview.Member, source overview.ID, seen time.Time) *member {
 	have := a.known[m.Instance]
 	if have == nil {
-		if !a.room() {
+		if !a.room() { // check: members-room
 			return nil
 		}
 		have = &member{}

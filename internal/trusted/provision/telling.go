@@ -61,7 +61,7 @@ func (s *session) tell(ctx context.Context, every time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if m.kind != members {
+	if m.kind != members { // check: answer-members
 		return fmt.Errorf("%w: kind %d, want members", ErrMessage, m.kind)
 	}
 	t.when, t.what = time.Now(), now
