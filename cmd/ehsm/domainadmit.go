@@ -26,7 +26,8 @@ func newDomainAdmit(a *app) *cobra.Command {
 		Short: "Prepare the manifest that lets a machine in",
 		Long: `admit prepares the manifest that follows the one in force and names one more
 machine: one that waits, by its number in "ehsm domain status", or one whose PPID or
-PCK serial you know. ` + changeHelp + `
+PCK serial you know.
+` + changeHelp + `
 
 ` + doorHelp,
 		Example: `  ehsm domain admit --waiting 1 --name "node 3"

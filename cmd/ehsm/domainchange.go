@@ -15,11 +15,11 @@ import (
 )
 
 // changeHelp is what the commands say that prepare a manifest.
-const changeHelp = `Nothing changes yet: the file
-is signed by as many operators as the manifest in force asks for, and brought with
-"ehsm domain submit". With --key it is signed with that key at once, and where one
-operator decides alone, brought too. A copy of the manifest in force is put beside
-it, which "ehsm domain manifest sign" compares with.`
+const changeHelp = `
+Nothing changes yet: the file is signed by as many operators as the manifest in force
+asks for, and brought with "ehsm domain submit". With --key it is signed with that key
+at once, and where one operator decides alone, brought too. A copy of the manifest in
+force is put beside it, which "ehsm domain manifest sign" compares with.`
 
 // changing is what the commands share that prepare a manifest.
 type changing struct {
@@ -52,12 +52,19 @@ func (c *changing) run(ctx context.Context, edit func(*visit) (*edits, string, e
 		return err
 	}
 	defer v.Close()
-	e, does, err := edit(v)
+	key, err := c.signer(v)
 	if err != nil {
 		return err
 	}
+	if key != nil {
+		defer clear(key.secret)
+	}
 	out := c.nextPath(v)
 	if err := fresh(out); err != nil {
+		return err
+	}
+	e, does, err := edit(v)
+	if err != nil {
 		return err
 	}
 	p := &prepared{File: out, Previous: previousPath(v, out), Version: v.state.Version + 1, Threshold: v.state.Operators.Threshold, does: does}
@@ -74,8 +81,10 @@ func (c *changing) run(ctx context.Context, edit func(*visit) (*edits, string, e
 		return manifestHint(err)
 	}
 	c.app.tellChanges(changesOf(doc, &document{draft: &manifest.Draft{Format: manifest.DraftFormat, Terms: *terms}}))
-	if b, err = c.sign(b, doc, p); err != nil {
-		return err
+	if key != nil {
+		if b, err = key.signed(b, p); err != nil {
+			return err
+		}
 	}
 	if err := keepCopy(p.Previous, v.last()); err != nil {
 		return err
@@ -91,19 +100,30 @@ func (c *changing) run(ctx context.Context, edit func(*visit) (*edits, string, e
 	return c.app.emit(p, p.text())
 }
 
-// sign adds the signature of --key, if there is one.
-func (c *changing) sign(b []byte, doc *document, p *prepared) ([]byte, error) {
+// signer reads --key, before anything is said of what it would sign; nil: there is
+// none. The caller clears its secret.
+func (c *changing) signer(v *visit) (*keyFile, error) {
 	if c.key == "" {
-		return b, nil
+		return nil, nil
 	}
 	k, err := readKeyFile(c.key)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(k.secret)
-	if _, ok := doc.state.Operators.Member(k.person.Key); !ok || k.duty != manifest.Operator {
-		return nil, withHint(fmt.Errorf("the key of %s %s is no operator's of the manifest in force", k.duty, k.person.Name), "operators are: "+strings.Join(p.Operators, ", "))
+	q := &v.state.Operators
+	if _, ok := q.Member(k.person.Key); ok && k.duty == manifest.Operator {
+		return k, nil
 	}
+	clear(k.secret)
+	var names []string
+	for _, o := range q.Members {
+		names = append(names, o.Name)
+	}
+	return nil, withHint(fmt.Errorf("the key of %s %s is no operator's of the manifest in force", k.duty, k.person.Name), "operators are: "+strings.Join(names, ", "))
+}
+
+// signed adds the signature of the key to a manifest.
+func (k *keyFile) signed(b []byte, p *prepared) ([]byte, error) {
 	m, err := manifest.Parse(b)
 	if err != nil {
 		return nil, err

@@ -58,6 +58,11 @@ type visit struct {
 
 // visit connects and verifies the manifests of the domain.
 func (d *door) visit(ctx context.Context) (*visit, error) {
+	if want := cmp.Or(d.domain, d.app.getenv("EHSM_DOMAIN_ID")); want != "" {
+		if err := new(manifest.Hash).UnmarshalText([]byte(strings.ToLower(want))); err != nil {
+			return nil, usageError{fmt.Errorf("--domain or EHSM_DOMAIN_ID: %w", err)}
+		}
+	}
 	path := cmp.Or(d.path, d.app.getenv("EHSM_DKEYSERVER_DOOR"),
 		filepath.Join(cmp.Or(d.app.getenv("EHSM_DKEYSERVER_DOMAIN"), "/var/lib/ehsm/domain"), config.DoorFile))
 	ctx, stop := context.WithTimeout(ctx, doorTime)

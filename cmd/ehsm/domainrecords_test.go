@@ -79,6 +79,11 @@ func TestKeyText(t *testing.T) {
 	if got := keyText(&overview.Key{InMemory: true}, ": waits for 1 of dave", &manifest.Settings{}); got != "not here: waits for 1 of dave" {
 		t.Errorf("got %q", got)
 	}
+	for n, want := range []string{"", "; a program is to follow", "; 2 programs are to follow"} {
+		if got := followText(n); got != want {
+			t.Errorf("%d: got %q, want %q", n, got, want)
+		}
+	}
 	if got := keyText(&overview.Key{}, "", &manifest.Settings{}); got != "not here" {
 		t.Errorf("got %q, want %q", got, "not here")
 	}

@@ -65,12 +65,12 @@ func newDomainCompromise(a *app) *cobra.Command {
 		Short: "Prepare the manifest that says that a DomainKey version has leaked",
 		Long: `compromise prepares the manifest that follows the one in force. It marks a version
 of the DomainKey, and all below it that are not forgotten, as one that somebody else
-may have, and asks for a new one where the version is the current one. All records are wrapped
-anew then, but who had the old version and a copy of the database has read the keys
-themselves: every key, secret and API key of customers that was made under a marked
+may have, and asks for a new one where the version is the current one. All records are
+wrapped anew then, but who had the old version and a copy of the database has read the
+keys themselves: every key, secret and API key of customers that was made under a marked
 version, or before, is to be replaced by its owner. "ehsm domain status" shows how many
-are left, and /compromised beside the /metrics of a manager which. Then remove what leaked (ehsm domain remove), and forget the
-version.
+are left, and /compromised beside the /metrics of a manager which. Then remove what
+leaked (ehsm domain remove), and forget the version.
 ` + changeHelp + `
 
 ` + doorHelp,

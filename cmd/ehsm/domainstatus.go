@@ -129,7 +129,7 @@ func (v *statusView) text() string {
 	line("domain", "%s", v.Domain.ID)
 	line("mode", "%s, DomainKey under %s", v.Domain.Mode, rootText(v.Domain.Root))
 	m := &v.Manifest
-	line("manifest", "%d of %s, %s", m.Version, m.Date.Format("2006-01-02"), signedText(m.Signers))
+	line("manifest", "%d of %s, %s%s", m.Version, m.Date.Format("2006-01-02"), signedText(m.Signers), followText(v.Following()))
 	line("next one", "%s", quorumText(m))
 	line("DomainKey", "%s", keyText(&v.Key, v.waitsText(), v.settings))
 	if text := recordsText(v.records, v.told, v.settings); text != "" {
@@ -167,6 +167,17 @@ func signedText(signers []string) string {
 		return "which nobody had to sign"
 	}
 	return "signed by " + strings.Join(signers, ", ")
+}
+
+// followText says how many programs a manifest that is new has still to reach.
+func followText(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "; a program is to follow"
+	}
+	return fmt.Sprintf("; %d programs are to follow", n)
 }
 
 func quorumText(m *overview.Manifest) string {

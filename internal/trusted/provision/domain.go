@@ -35,6 +35,7 @@ type Domain struct {
 	terms    terms             // of the last state
 	last     time.Time         // no earlier time is the present
 	floor    time.Time         // latest date of a signed object
+	since    time.Time         // when the last manifest was taken
 	admitted map[[16]byte]bool // machines, by PPID
 	changed  chan struct{}     // closed when there is a newer manifest
 }
@@ -50,7 +51,7 @@ type terms struct {
 // id that it must have; zero: any. clock is the host's. Errors: ErrDomain, and
 // those of packages manifest and admission.
 func OpenDomain(want genesis.ID, files [][]byte, clock func() time.Time) (*Domain, error) {
-	if len(files) == 0 || len(files) > maxChain {
+	if len(files) == 0 || len(files) > maxChain { // check: chain-length
 		return nil, fmt.Errorf("%w: %d manifests, want 1 to %d", ErrMessage, len(files), maxChain)
 	}
 	first, err := manifest.Open(files[0])
@@ -86,7 +87,7 @@ func (d *Domain) take(files [][]byte, states []*manifest.State) error {
 			t.accepts[r], t.guests[r] = p, admission.GuestsOf(&state.Settings, string(r))
 		}
 	}
-	d.files, d.states, d.terms = files, states, t
+	d.files, d.states, d.terms, d.since = files, states, t, d.clock()
 	d.raise(state.Date)
 	close(d.changed)
 	d.changed = make(chan struct{})
@@ -113,7 +114,7 @@ func (d *Domain) Add(files [][]byte) (bool, error) {
 	}
 	chain, states := append([][]byte(nil), d.files[:at+1]...), append([]*manifest.State(nil), d.states[:at+1]...)
 	for _, f := range files {
-		if len(f) > maxManifest || len(chain) >= maxChain {
+		if len(f) > maxManifest || len(chain) >= maxChain { // check: manifest-limits
 			return false, fmt.Errorf("%w: manifest of %d bytes after %d others", ErrMessage, len(f), len(chain))
 		}
 		next, err := states[len(states)-1].Next(f, now)
@@ -166,6 +167,13 @@ func (d *Domain) State() *manifest.State {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.state()
+}
+
+// taken is when the newest manifest was taken, by the host's clock.
+func (d *Domain) taken() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.since
 }
 
 // Changed returns a channel that is closed when there is a newer manifest than

@@ -192,7 +192,7 @@ func (d *Door) status(ctx context.Context, domain *Domain) *overview.Status {
 		},
 		Manifest: overview.Manifest{
 			Version: state.Version, Date: state.Date, Hash: state.Hash, Signers: domain.signers(),
-			Operators: names(&state.Operators), Threshold: state.Operators.Threshold,
+			Operators: names(&state.Operators), Threshold: state.Operators.Threshold, Since: whole(domain.taken()),
 		},
 		Key:      overview.Key{Version: d.Holder.version(), InMemory: !tee.Seals(d.Self.platform)},
 		Machines: state.Settings.Platforms,

@@ -76,7 +76,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		case err != nil:
-			time.Sleep(10 * time.Millisecond) // too many files, say
+			pause(ctx, 10*time.Millisecond) // too many files, say
 			continue
 		}
 		if !room.enter(conn) {

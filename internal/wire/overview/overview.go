@@ -69,6 +69,8 @@ type Manifest struct {
 	Signers   []string      `json:"signers,omitempty"` // names of the operators that signed it
 	Operators []string      `json:"operators,omitempty"`
 	Threshold int           `json:"threshold"` // of operators that the next one takes
+	// Since is when the answering dkeyserver took it, or started with it.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Key is the DomainKey as the dkeyserver has it.

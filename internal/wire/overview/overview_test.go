@@ -121,6 +121,14 @@ func TestWarnings(t *testing.T) {
 			s.Members[1].Instance = ID{7}
 		}, ""},
 		{"old manifest", func(s *Status) { s.Members = s.Members[:1]; s.Members[0].Manifest = 3 }, "one-dkeyserver old-manifest"},
+		{"manifest on its way", func(s *Status) {
+			s.Manifest.Since, s.Members, s.Key.Version = at.Add(-30*time.Second), s.Members[:1], 2
+			s.Members[0].Manifest = 3
+		}, "one-dkeyserver"},
+		{"manifest that should have arrived", func(s *Status) {
+			s.Manifest.Since, s.Members = at.Add(-time.Minute), s.Members[:1]
+			s.Members[0].Manifest = 3
+		}, "one-dkeyserver old-manifest"},
 		{"old key", func(s *Status) { s.Key.Version, s.Members = 2, s.Members[:1] }, "one-dkeyserver old-domain-key"},
 		{"removed says nothing", func(s *Status) { s.Members = s.Members[2:] }, ""},
 		{"debug", func(s *Status) {

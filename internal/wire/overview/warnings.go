@@ -90,10 +90,10 @@ func warnMembers(s *Status) (all []Warning) {
 		if t := m.CollateralGraceUntil; !t.IsZero() {
 			add("collateral-grace", "has collateral that has ended, and is in grace until %s", date(t))
 		}
-		if m.State == Connected && m.Manifest < s.Manifest.Version {
+		if m.State == Connected && !s.spreads() && m.Manifest < s.Manifest.Version {
 			add("old-manifest", "is still under manifest %d", m.Manifest)
 		}
-		if m.State == Connected && m.DomainKey < s.Key.Version {
+		if m.State == Connected && !s.spreads() && m.DomainKey < s.Key.Version {
 			add("old-domain-key", "has %s", keyText(m.DomainKey))
 		}
 		if m.State == Left && m.Role == manifest.RoleDKeyCache && m.DomainKey > 0 && !s.replaced(m) {
@@ -106,6 +106,29 @@ func warnMembers(s *Status) (all []Warning) {
 		}
 	}
 	return all
+}
+
+// spreadTime is for how long a manifest, with the DomainKey that it asks for, may be
+// on its way to all programs before it is worth a warning: more than their longest
+// heartbeat.
+const spreadTime = 40 * time.Second
+
+// spreads reports whether the manifest may still be on its way.
+func (s *Status) spreads() bool {
+	since := s.Manifest.Since
+	return !since.IsZero() && s.At.Sub(since) < spreadTime
+}
+
+// Following is how many programs are still to follow to a manifest that has just come
+// into force, or to its DomainKey. Later there are warnings in their place.
+func (s *Status) Following() (n int) {
+	for i := range s.Members {
+		m := &s.Members[i]
+		if m.State == Connected && s.spreads() && (m.Manifest < s.Manifest.Version || m.DomainKey < s.Key.Version) {
+			n++
+		}
+	}
+	return n
 }
 
 // replaced reports whether another program of a member's role is connected from its
