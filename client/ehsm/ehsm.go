@@ -30,6 +30,7 @@
 package ehsm
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -59,6 +60,11 @@ type Config struct {
 	// chain and host name, as a self-signed certificate needs; with CAFile both
 	// must hold.
 	Fingerprint string
+
+	// VerifyConnection decides about the server in each handshake, in place of chain and
+	// host name unless CAFile is there; a Fingerprint must hold too. Package attested has
+	// one for services whose certificate has evidence (Verifier.VerifyConnection).
+	VerifyConnection func(tls.ConnectionState) error
 
 	// Insecure accepts plain http and any certificate. New refuses it unless the
 	// host of URL is localhost or a loopback address, and no connection to

@@ -47,8 +47,8 @@ func newTransport(base *url.URL, cfg Config) (*http.Transport, error) {
 	switch {
 	case cfg.Insecure && !isLoopback(base.Hostname()):
 		return nil, fmt.Errorf("insecure connections are for loopback addresses only, not for %s", base.Hostname())
-	case base.Scheme == "http" && (cfg.CAFile != "" || cfg.Fingerprint != ""):
-		return nil, fmt.Errorf("service URL is %s, want https: a CA file or fingerprint has no effect on plain http", base.Redacted())
+	case base.Scheme == "http" && cfg.verifies():
+		return nil, fmt.Errorf("service URL is %s, want https: a CA file, fingerprint or VerifyConnection has no effect on plain http", base.Redacted())
 	case cfg.Insecure:
 		dialer.ControlContext = onlyLoopback
 		t.Proxy = nil
@@ -56,15 +56,20 @@ func newTransport(base *url.URL, cfg Config) (*http.Transport, error) {
 	case base.Scheme == "http":
 		return nil, fmt.Errorf("service URL is %s, want https: plain http needs Insecure and a loopback address", base.Redacted())
 	}
-	if cfg.CAFile != "" || cfg.Fingerprint != "" || !cfg.Insecure {
+	if cfg.verifies() || !cfg.Insecure {
 		t.TLSClientConfig, err = tlsConfig(cfg)
 	}
 	t.DialContext = dialer.DialContext
 	return t, err
 }
 
-// tlsConfig returns how to authenticate the server by its chain, its
-// fingerprint, or both.
+// verifies reports whether something is said about the server's certificate.
+func (cfg *Config) verifies() bool {
+	return cfg.CAFile != "" || cfg.Fingerprint != "" || cfg.VerifyConnection != nil
+}
+
+// tlsConfig returns how to authenticate the server: by its chain, its fingerprint, the
+// caller's own check, or several of them.
 func tlsConfig(cfg Config) (*tls.Config, error) {
 	tc := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {
@@ -77,21 +82,24 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 			return nil, fmt.Errorf("read CA file %s: no PEM certificate in it", cfg.CAFile)
 		}
 	}
-	if cfg.Fingerprint == "" {
-		return tc, nil
-	}
-	want, err := ParseFingerprint(cfg.Fingerprint)
-	if err != nil {
-		return nil, err
-	}
-	tc.InsecureSkipVerify = cfg.CAFile == "" // VerifyConnection decides, on resumption too
-	tc.VerifyConnection = func(cs tls.ConnectionState) error {
-		got := sha256.Sum256(cs.PeerCertificates[0].Raw)
-		if !bytes.Equal(got[:], want[:]) {
-			return fmt.Errorf("%w: got %x", ErrFingerprint, got)
+	tc.VerifyConnection = cfg.VerifyConnection
+	if cfg.Fingerprint != "" {
+		want, err := ParseFingerprint(cfg.Fingerprint)
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		tc.VerifyConnection = func(cs tls.ConnectionState) error {
+			got := sha256.Sum256(cs.PeerCertificates[0].Raw)
+			if !bytes.Equal(got[:], want[:]) {
+				return fmt.Errorf("%w: got %x", ErrFingerprint, got)
+			}
+			if cfg.VerifyConnection != nil {
+				return cfg.VerifyConnection(cs)
+			}
+			return nil
+		}
 	}
+	tc.InsecureSkipVerify = tc.VerifyConnection != nil && cfg.CAFile == "" // it decides, on resumption too
 	return tc, nil
 }
 

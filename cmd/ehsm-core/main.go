@@ -153,7 +153,7 @@ func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *laun
 
 // newCore makes a core of what the caller knows and of the host's sizes.
 func newCore(settings config.Core, cfg core.Config) (*core.Core, error) {
-	cfg.Version, cfg.GitSHA = api.Version, api.Commit()
+	cfg.Version, cfg.GitSHA, cfg.WholeNode = api.Version, api.Commit(), settings.WholeNode
 	cfg.Limits = core.Limits{
 		Apps: settings.Apps, Keys: settings.Keys, ReplaysPerTenant: settings.ReplaysPerTenant,
 		Replays: settings.Replays, Seen: settings.Seen, Facts: settings.Facts, Pending: settings.Pending,

@@ -86,13 +86,10 @@ func usage(args []string, stdout, stderr io.Writer) int {
 
 func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined bool) (err error) {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	cert, key, err := settings.Certificate()
+	attested := newAttestedTLS(log)
+	config, err := serverTLS(settings, attested)
 	if err != nil {
 		return err
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return fmt.Errorf("TLS certificate and key: %w", err)
 	}
 	ln, err := net.Listen("tcp", settings.Listen)
 	if err != nil {
@@ -105,7 +102,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 			return err
 		}
 	}
-	f := open(ctx, ln, &tls.Config{Certificates: []tls.Certificate{pair}}, settings, log)
+	f := open(ctx, ln, config, settings, log)
 	defer f.close()
 	fetcher, err := openCollateral(settings.Collateral, log, stderr)
 	if err != nil {
@@ -119,6 +116,11 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
+	if settings.TLSAttested {
+		if err := attested.begin(ctx, core); err != nil {
+			return err
+		}
+	}
 	db, feed, err := openStore(ctx, settings, stderr)
 	if err != nil {
 		return err
@@ -146,11 +148,15 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 	core.OnRestart(func(i wire.Info) {
 		log.Info("another core instance has taken over", "instance", i.Instance)
 		r.ForgetCore()
+		attested.restarted()
 	})
 	own := collateral.NewOwn(fetcher, rest.QuoteFrom(r), log)
 	background := []func(context.Context){func(ctx context.Context) { r.Run(ctx, db) }, own.Run}
 	if fetcher != nil {
 		background = append(background, fetcher.Run)
+	}
+	if settings.TLSAttested {
+		background = append(background, attested.run)
 	}
 	m := metrics.New(metrics.Sources{
 		Version: api.Version, Store: db.Stats, Audit: sink.Stats, Relay: r.Stats, Core: core.Connected, Meter: core,
@@ -173,6 +179,22 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 	f.serve(h)
 	fmt.Fprintf(stderr, "ehsm-kms: serves https://%s\n", ln.Addr())
 	return serveUntilDone(ctx, f.wait, func(ctx context.Context) { together(ctx, background...) })
+}
+
+// serverTLS is with the certificate of the settings, or with one that the core vouches for.
+func serverTLS(settings config.KMS, attested *attestedTLS) (*tls.Config, error) {
+	if settings.TLSAttested {
+		return attested.config(), nil
+	}
+	cert, key, err := settings.Certificate()
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("TLS certificate and key: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}}, nil
 }
 
 func limits(settings config.KMS) rest.Limits {

@@ -48,6 +48,7 @@ verify.`,
 
 func newAttestVerify(a *app) *cobra.Command {
 	var f serviceFlags
+	var address string
 	cmd := &cobra.Command{
 		Use:   "verify [FILE --collateral BUNDLE]",
 		Short: "Check that a service or a quote is genuine, and one that you want",
@@ -71,6 +72,9 @@ signed, unless --collateral names a file. With --pin, a service of your profile 
 and domain accept is remembered with both: from then on requests are encrypted to
 cores that they accept, so that the host of the service does not read them.
 
+--tls judges the certificate that a service shows (RA-TLS). Only a service that is in a
+guest as a whole has evidence in it; its TLS then ends where its keys are.
+
 An enclave binds 64 bytes of its own, REPORTDATA, into its quote: that is what
 makes it fresh, and of the peer that one talks to. Of a file, --report-data
 compares them.
@@ -86,6 +90,12 @@ Exit code 0: yes to all that was asked.`,
 			if f.pin && len(args) != 0 {
 				return usagef("--pin is for services")
 			}
+			if address != "" && len(args) != 0 {
+				return usagef("--tls is for services")
+			}
+			if address != "" {
+				return a.verifyTLS(cmd.Context(), address, f)
+			}
 			if len(args) == 0 {
 				return a.verifyService(cmd.Context(), f)
 			}
@@ -97,6 +107,7 @@ Exit code 0: yes to all that was asked.`,
 	cmd.Flags().StringVar(&f.reportData, "report-data", "", "`bytes` that the quote must bind, 128 hex digits")
 	cmd.Flags().StringVar(&f.domain, "domain", "", "`id` that the service's domain must have, 64 hex digits")
 	cmd.Flags().BoolVar(&f.allowSim, "allow-sim", false, "accept a simulated platform, which protects nothing, for tests")
+	cmd.Flags().StringVar(&address, "tls", "", "`URL` of a service whose TLS ends in the TEE: judge the evidence in its certificate, in the handshake")
 	cmd.Flags().BoolVar(&f.pin, "pin", false, "keep domain and policy in the profile and seal its requests")
 	return cmd
 }

@@ -39,11 +39,14 @@ const (
 	// Fields: tenant, instance id of the core, the core's challenge, kind of the key in
 	// one byte, public key. docs/login.md.
 	UseLogin Use = "ehsm/reportdata-login/v1\x00"
+	// UseTLS binds the TLS key of the manager that shares the core's TEE. Fields: role,
+	// instance id, SHA-256 of the SPKI, date in Unix seconds (8 bytes); see package ratls.
+	UseTLS Use = "ehsm/reportdata-ratls/v1\x00"
 )
 
 // Uses lists the registry.
 func Uses() []Use {
-	return []Use{UseChannel, UseInstance, UseInstanceKeys, UseAcceptance, UseLocal, UseRestore, UseLogin}
+	return []Use{UseChannel, UseInstance, UseInstanceKeys, UseAcceptance, UseLocal, UseRestore, UseLogin, UseTLS}
 }
 
 // ReportData returns the REPORTDATA of a use: SHA-512 over label, domain id and

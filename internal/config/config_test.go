@@ -38,18 +38,22 @@ func TestRefusalsNameTheSetting(t *testing.T) {
 		env  []string
 		want string
 	}{
-		"no machine":      {core, nil, "EHSM_CORE_SIM"},
-		"foreign address": {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_LISTEN", "tcp:192.0.2.1:1"}, "EHSM_CORE_LISTEN"},
-		"no number":       {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_KEYS", "many"}, "EHSM_CORE_KEYS"},
-		"too small":       {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_SEEN", "1"}, "EHSM_CORE_SEEN"},
-		"two domains":     {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_DKEYCACHE", "unix:/c", "EHSM_CORE_DOMAIN", "/d"}, "EHSM_CORE_DOMAIN and EHSM_CORE_DKEYCACHE"},
-		"id of its own":   {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_DOMAIN_ID", strings.Repeat("ab", 32)}, "EHSM_CORE_DOMAIN_ID"},
-		"collateral":      {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_COLLATERAL", "/c"}, "EHSM_CORE_COLLATERAL"},
-		"guest alone":     {core, []string{"EHSM_CORE_PLATFORM", "tsm", "EHSM_CORE_DKEYCACHE", "unix:/c"}, "EHSM_CORE_COLLATERAL"},
-		"no certificate":  {kms, nil, "EHSM_KMS_TLS_CERT"},
-		"no key":          {kms, []string{"EHSM_KMS_TLS_CERT", "/c"}, "EHSM_KMS_TLS_KEY"},
-		"bad duration":    {kms, []string{"EHSM_KMS_IDLE_TIMEOUT", "-1s"}, "EHSM_KMS_IDLE_TIMEOUT"},
-		"bad base64":      {kms, []string{"EHSM_CONFIG_OPENSSL_KEY", "secret-key-text!"}, "EHSM_CONFIG_OPENSSL_KEY"},
+		"no machine":                   {core, nil, "EHSM_CORE_SIM"},
+		"foreign address":              {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_LISTEN", "tcp:192.0.2.1:1"}, "EHSM_CORE_LISTEN"},
+		"no number":                    {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_KEYS", "many"}, "EHSM_CORE_KEYS"},
+		"too small":                    {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_SEEN", "1"}, "EHSM_CORE_SEEN"},
+		"two domains":                  {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_DKEYCACHE", "unix:/c", "EHSM_CORE_DOMAIN", "/d"}, "EHSM_CORE_DOMAIN and EHSM_CORE_DKEYCACHE"},
+		"id of its own":                {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_DOMAIN_ID", strings.Repeat("ab", 32)}, "EHSM_CORE_DOMAIN_ID"},
+		"collateral":                   {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_COLLATERAL", "/c"}, "EHSM_CORE_COLLATERAL"},
+		"guest alone":                  {core, []string{"EHSM_CORE_PLATFORM", "tsm", "EHSM_CORE_DKEYCACHE", "unix:/c"}, "EHSM_CORE_COLLATERAL"},
+		"node around an enclave":       {core, []string{"EHSM_CORE_PLATFORM", "gramine", "EHSM_CORE_WHOLE_NODE", "yes"}, "EHSM_CORE_WHOLE_NODE is for guests"},
+		"node that others reach":       {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_WHOLE_NODE", "yes", "EHSM_CORE_LISTEN", "tcp:127.0.0.1:1"}, "EHSM_CORE_WHOLE_NODE needs a unix socket"},
+		"perhaps a node":               {core, []string{"EHSM_CORE_SIM", "/s", "EHSM_CORE_WHOLE_NODE", "true"}, "EHSM_CORE_WHOLE_NODE: want yes or no"},
+		"evidence for a key of a file": {kms, []string{"EHSM_KMS_TLS_ATTESTED", "yes", "EHSM_KMS_TLS_KEY", "/k"}, "EHSM_KMS_TLS_ATTESTED with a certificate or key"},
+		"no certificate":               {kms, nil, "EHSM_KMS_TLS_CERT"},
+		"no key":                       {kms, []string{"EHSM_KMS_TLS_CERT", "/c"}, "EHSM_KMS_TLS_KEY"},
+		"bad duration":                 {kms, []string{"EHSM_KMS_IDLE_TIMEOUT", "-1s"}, "EHSM_KMS_IDLE_TIMEOUT"},
+		"bad base64":                   {kms, []string{"EHSM_CONFIG_OPENSSL_KEY", "secret-key-text!"}, "EHSM_CONFIG_OPENSSL_KEY"},
 	} {
 		err := row.load(env(row.env...))
 		if !errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), row.want) {

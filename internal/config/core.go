@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Core are the settings of ehsm-core. They are paths and sizes: what decides
@@ -16,6 +17,8 @@ type Core struct {
 	DKeyCache  string   // stream address of the node's dkeycache; empty: a node of its own
 	DomainID   [32]byte // that the domain must have; zero: any
 	Collateral string   // file
+
+	WholeNode bool // the manager is in the core's TEE
 
 	Apps, Keys                int // opened records in memory
 	ReplaysPerTenant, Replays int // remembered requests
@@ -34,6 +37,7 @@ func (c *Core) table() []setting {
 		{"EHSM_CORE_COLLATERAL", "", "with EHSM_CORE_DKEYCACHE, on platforms without local reports (tsm): file with the collateral of this machine's platform", text(&c.Collateral)},
 		{"EHSM_CORE_PLATFORM", "sim", "the TEE: gramine, or ego or tsm where built in, or sim, a simulation that protects nothing", text(&c.Platform)},
 		{"EHSM_CORE_SIM", "", "socket of ehsm-simtee, for platform sim", text(&c.Sim)},
+		{"EHSM_CORE_WHOLE_NODE", "no", "yes: the manager is in the same TEE, a virtual machine that is measured as a whole, and the core vouches for its TLS key; with platform tsm or sim, and a unix socket to listen on", yes(&c.WholeNode)},
 		{"EHSM_CORE_APPS", "16384", "opened tenants kept in memory", number(&c.Apps, 16)},
 		{"EHSM_CORE_KEYS", "65536", "opened keys kept in memory", number(&c.Keys, 16)},
 		{"EHSM_CORE_REPLAYS_PER_TENANT", "1572864", "requests remembered for one tenant, 16 bytes each", number(&c.ReplaysPerTenant, 1024)},
@@ -54,6 +58,12 @@ func LoadCore(getenv func(string) string) (Core, error) {
 	errs := []error{load(c.table(), getenv)}
 	if c.Platform == "sim" && c.Sim == "" {
 		errs = append(errs, missing("EHSM_CORE_SIM", "name the socket of ehsm-simtee, which serves a simulated machine such as ehsm dev makes"))
+	}
+	switch {
+	case c.WholeNode && c.Platform != "tsm" && c.Platform != "sim":
+		errs = append(errs, fmt.Errorf("%w: EHSM_CORE_WHOLE_NODE is for guests; the manager of an enclave is outside of it and its TLS key is the host's", ErrSetting))
+	case c.WholeNode && !strings.HasPrefix(c.Listen, "unix:"):
+		errs = append(errs, fmt.Errorf("%w: EHSM_CORE_WHOLE_NODE needs a unix socket in EHSM_CORE_LISTEN; others may be reached from outside of the TEE", ErrSetting))
 	}
 	switch {
 	case c.DKeyCache != "" && getenv("EHSM_CORE_DOMAIN") != "":

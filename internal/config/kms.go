@@ -18,6 +18,7 @@ type KMS struct {
 	Metrics          string // host:port of /metrics, "" for none
 	TLSCert          string // PEM file, certificate first
 	TLSKey           string // PEM file
+	TLSAttested      bool   // the core vouches for a key that is made at each start
 
 	MaxBody             int // bytes of a request
 	MaxBatchBody        int // bytes of a batch
@@ -50,6 +51,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_METRICS", "", "host:port for /metrics, plain HTTP; empty: there are none", text(&c.Metrics)},
 		{"EHSM_KMS_TLS_CERT", "", "PEM file of the server's certificate and its chain", text(&c.TLSCert)},
 		{"EHSM_KMS_TLS_KEY", "", "PEM file of its private key", text(&c.TLSKey)},
+		{"EHSM_KMS_TLS_ATTESTED", "no", "yes: in place of these files, a key that is made at each start and a certificate with evidence of the core (RA-TLS); only in a guest with a core of EHSM_CORE_WHOLE_NODE", yes(&c.TLSAttested)},
 		{"EHSM_CONFIG_OPENSSL_CRT", "", "the certificate itself, base64 of PEM, in place of EHSM_KMS_TLS_CERT", encoded(&c.certPEM)},
 		{"EHSM_CONFIG_OPENSSL_KEY", "", "the private key itself, base64 of PEM, in place of EHSM_KMS_TLS_KEY", encoded(&c.keyPEM)},
 		{"EHSM_KMS_MAX_BODY", "102400", "bytes of a request body", number(&c.MaxBody, 1024)},
@@ -79,6 +81,12 @@ func encoded(v *[]byte) func(string) error {
 func LoadKMS(getenv func(string) string) (KMS, error) {
 	var c KMS
 	errs := []error{load(c.table(), getenv), c.Collateral.check()}
+	if c.TLSAttested {
+		if c.TLSCert != "" || c.TLSKey != "" || c.certPEM != nil || c.keyPEM != nil {
+			errs = append(errs, fmt.Errorf("%w: EHSM_KMS_TLS_ATTESTED with a certificate or key: the core vouches for none that was anywhere before", ErrSetting))
+		}
+		return c, errors.Join(errs...)
+	}
 	if c.TLSCert == "" && c.certPEM == nil {
 		errs = append(errs, missing("EHSM_KMS_TLS_CERT", "name the PEM file of the server's certificate"))
 	}
@@ -88,7 +96,7 @@ func LoadKMS(getenv func(string) string) (KMS, error) {
 	return c, errors.Join(errs...)
 }
 
-// Certificate returns certificate chain and private key in PEM.
+// Certificate returns certificate chain and private key in PEM; not with TLSAttested.
 func (c *KMS) Certificate() (cert, key []byte, err error) {
 	read := func(inline []byte, path string) ([]byte, error) {
 		if inline != nil {

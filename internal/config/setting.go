@@ -90,6 +90,16 @@ func number(v *int, least int) func(string) error {
 	}
 }
 
+// yes takes yes and no.
+func yes(v *bool) func(string) error {
+	return func(s string) error {
+		if *v = s == "yes"; !*v && s != "no" {
+			return errors.New("want yes or no")
+		}
+		return nil
+	}
+}
+
 // span takes positive durations such as 500ms or 1m30s.
 func span(v *time.Duration) func(string) error {
 	return func(s string) error {

@@ -25,6 +25,7 @@ const (
 	OpFacts
 	OpProgress
 	OpRefused // reply only: the payload is text, the message could not be executed
+	OpTLS     // see Voucher
 )
 
 const frameHeader = 4 + 1 + 8 // length of what follows, operation, number
@@ -68,7 +69,7 @@ func ReadFrame(r *bufio.Reader) (Frame, error) {
 		return Frame{}, fmt.Errorf("%w: payload of %d bytes, limit %d", ErrFrame, n, MaxFrame)
 	}
 	f := Frame{Op: Op(h[4]), Number: binary.BigEndian.Uint64(h[5:])}
-	if f.Op == 0 || f.Op > OpRefused {
+	if f.Op == 0 || f.Op > OpTLS {
 		return Frame{}, fmt.Errorf("%w: operation %d is unknown", ErrFrame, f.Op)
 	}
 	var err error

@@ -59,6 +59,7 @@ type target struct {
 
 	audit    string   // directory of the trail
 	settings []string // of ehsm-kms, over the usual ones
+	coreAlso []string // settings of ehsm-core, likewise
 	joins    *node    // of a domain of several nodes; nil: the core has a domain of its own
 
 	mu      sync.Mutex
@@ -174,8 +175,8 @@ func (g *target) launch(t testing.TB, name string) {
 			g.awaitText(t, name, printed, servesDomain)
 			return
 		}
-		g.parts[name] = spawn(t, g.out, g.environ(
-			"EHSM_CORE_LISTEN="+g.core, "EHSM_CORE_DOMAIN="+g.data("domain"), "EHSM_CORE_SIM="+g.tee()), name)
+		g.parts[name] = spawn(t, g.out, g.environ(append([]string{
+			"EHSM_CORE_LISTEN=" + g.core, "EHSM_CORE_DOMAIN=" + g.data("domain"), "EHSM_CORE_SIM=" + g.tee()}, g.coreAlso...)...), name)
 		g.awaitText(t, name, printed, servesDomain)
 		return
 	case partKMS:

@@ -252,10 +252,18 @@ func bindings() map[string]attest.Use {
 	return map[string]attest.Use{api.BindingInstance: attest.UseInstance, api.BindingInstanceKeys: attest.UseInstanceKeys}
 }
 
-// checkClaim refuses another domain, and a key that nothing can be encrypted to.
-func (v *Verifier) checkClaim(c *claim) error {
+// checkDomain refuses another domain.
+func (v *Verifier) checkDomain(c *claim) error {
 	if !v.AnyDomain && subtle.ConstantTimeCompare(c.domain[:], v.Domain[:]) != 1 {
 		return &Error{ErrDomain, "domain", fmt.Errorf("it says %x, want %x", c.domain, v.Domain)}
+	}
+	return nil
+}
+
+// checkClaim refuses another domain, and a key that nothing can be encrypted to.
+func (v *Verifier) checkClaim(c *claim) error {
+	if err := v.checkDomain(c); err != nil {
+		return err
 	}
 	if _, err := hpke.MLKEM768X25519().NewPublicKey(c.hpkeKey); err != nil {
 		return &Error{ErrNoEvidence, "answer", fmt.Errorf("HPKE public key: %w", err)}

@@ -93,6 +93,9 @@ type Config struct {
 	// Wanted is told of a version of the DomainKey that Keys lacks and that a record or
 	// the manifest names. It must not block; it may be called for each request. nil: nobody is.
 	Wanted func(version uint32)
+	// WholeNode says that the manager is in the TEE of this core, which then vouches for
+	// its TLS key. Only where the platform encloses a node.
+	WholeNode bool
 	// Heard is told what the manager says of its store. It must not block. nil: nobody is.
 	Heard func(wire.Progress)
 }
@@ -109,6 +112,7 @@ type Core struct {
 	chain      *audit.Chain
 	counts     counts
 	instance   *instanceKeys
+	wholeNode  bool         // the manager is in this TEE
 	challenges secret.Bytes // key of those for logins
 	reply      replyKey
 	quoting    *quoting
@@ -148,6 +152,9 @@ func New(cfg Config) (*Core, error) {
 	if cfg.Platform.Simulated() && !cfg.Settings.AllowSim { // check: simulation
 		return nil, domainkey.ErrSimulated
 	}
+	if cfg.WholeNode && !tee.WholeNode(cfg.Platform) { // check: whole-node-platform
+		return nil, fmt.Errorf("%w: platform %s", ErrNotWholeNode, cfg.Platform.Name())
+	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
@@ -171,6 +178,7 @@ func New(cfg Config) (*Core, error) {
 		limiter:    newLimiter(l.Apps),
 		quota:      newQuota(l.Apps),
 		quoting:    newQuoting(cfg.Platform),
+		wholeNode:  cfg.WholeNode,
 	}
 	c.seen = newSeen(l.Seen, c.facts)
 	c.mutations = newMutations(c.actions)

@@ -142,6 +142,11 @@ func (s *server) prepare(f wire.Frame) (run runner, at place, err error) {
 			p, err := wire.DecodeProgress(f.Payload)
 			return func(ctx context.Context) (appender, error) { return p, l.Hear(ctx, p) }, here, err
 		}
+	case wire.OpTLS:
+		if v, ok := s.core.(wire.Voucher); ok {
+			key, err := wire.DecodeTLSKey(f.Payload)
+			return func(ctx context.Context) (appender, error) { return v.Vouch(ctx, key) }, byItself, err
+		}
 	case wire.OpSweep:
 		sweep, err := wire.DecodeSweep(f.Payload)
 		return func(ctx context.Context) (appender, error) { return s.core.Sweep(ctx, sweep) }, inTurn, err

@@ -230,7 +230,8 @@ func TestOperations(t *testing.T) {
 			{"progress that fails", wire.OpProgress, wire.Progress{Floor: 13}, "19 refused: not 13"},
 			{"empty progress", wire.OpProgress, nil, "20 refused: decode progress: malformed encoding: got 0 bytes, want 1"},
 			{"rewrap", wire.OpRewrap, &wire.Rewrap{Records: make([]wire.Ref, 3)}, "21 op 7: rewrap 3"},
-			{"empty rewrap", wire.OpRewrap, nil, "22 refused: decode rewrap: malformed encoding: got 0 bytes, want 1"},
+			{"TLS key", wire.OpTLS, wire.TLSKey{7}, "22 refused: operation 11 has a payload of 33 bytes"}, // of a core that does not vouch
+			{"empty rewrap", wire.OpRewrap, nil, "23 refused: decode rewrap: malformed encoding: got 0 bytes, want 1"},
 		} {
 			p.send(row.op, row.m)
 			want(t, row.name, p.receive(), row.want)

@@ -3,7 +3,7 @@
 // One package per platform implements it; the main function of each program
 // chooses. It trusts the platform to give its seal keys only to the code they
 // are bound to. What only some platforms can do is in interfaces of its own,
-// found by assertion: Attester, LocalReporter, KeyMaker.
+// found by assertion: Attester, LocalReporter, KeyMaker, Enclosing.
 package tee
 
 import (
@@ -135,4 +135,17 @@ func NewSealKey(p Platform, policy Policy) (KeyRequest, secret.Bytes, error) {
 	rand.Read(q.KeyID[:]) // never fails
 	key, err := p.SealKey(q)
 	return q, key, err
+}
+
+// Enclosing is a platform that may hold a whole node: a virtual machine, or the
+// simulation of one. The manager is then in the TEE of the core. Enclaves never do.
+type Enclosing interface {
+	// Encloses reports that the programs beside this one are in its TEE too.
+	Encloses() bool
+}
+
+// WholeNode reports whether the programs beside this one are in its TEE too.
+func WholeNode(p Platform) bool {
+	e, ok := p.(Enclosing)
+	return ok && e.Encloses()
 }

@@ -116,6 +116,9 @@ func (g *Guest) Name() string {
 // Simulated implements tee.Platform.
 func (g *Guest) Simulated() bool { return false }
 
+// Encloses implements tee.Enclosing: the guest is measured as a whole.
+func (g *Guest) Encloses() bool { return true }
+
 // Identity implements tee.Platform; see the package comment for what it says.
 func (g *Guest) Identity() tee.Identity { return g.id }
 

@@ -173,6 +173,9 @@ func (m *Machine) Name() string { return "sim" }
 // Simulated implements tee.Platform.
 func (m *Machine) Simulated() bool { return true }
 
+// Encloses implements tee.Enclosing: what protects nothing has nothing outside.
+func (m *Machine) Encloses() bool { return true }
+
 // Identity implements tee.Platform.
 func (m *Machine) Identity() tee.Identity { return m.loaded.Identity }
 
