@@ -49,7 +49,7 @@ func TestMembers(t *testing.T) {
 		{"secrets", ListSecretsResult{2, []Secret{{"n", "x", 1, 2}, {"m", "", 3, 0}}}, `{"totalCount":2,"secretList":[{"secretName":"n","description":"x","createTime":1,"plannedDeleteTime":2},{"secretName":"m","createTime":3}]}`},
 		{"ListSecretVersionIds", ListSecretVersionIDsResult{"n", 1, []SecretVersion{{1, 5}}}, `{"secretName":"n","totalCount":1,"versionIds":[{"versionId":1,"createTime":5}]}`},
 		{"DescribeSecret", DescribeSecretResult{"n", "x", 1, 2, "7d", "7d", 3, 4}, `{"secretName":"n","description":"x","createTime":1,"plannedDeleteTime":2,"rotationInterval":"7d","rationalInterval":"7d","lastRotationDate":3,"nextRotationDate":4}`},
-		{"request", Request{"a", "", "n", json.RawMessage(`{}`), "1700000000000", "s"}, `{"appid":"a","nonce":"n","payload":{},"timestamp":"1700000000000","sign":"s"}`},
+		{"request", Request{"a", "", "n", "1700000000000", json.RawMessage(`{}`), "s"}, `{"appid":"a","nonce":"n","timestamp":"1700000000000","payload":{},"sign":"s"}`},
 		{"request of a key pair", Request{AppID: "a", Credential: "c", Timestamp: "1700000000000", Sign: "s"}, `{"appid":"a","credential":"c","timestamp":"1700000000000","sign":"s"}`},
 		{"error reply", Reply[Empty]{Code: CodeInvalid, Message: MessageSign}, `{"code":400,"message":"sign error","result":{}}`},
 	}
