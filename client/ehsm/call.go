@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	maxReply  = 8 << 20 // bytes; ten thousand keys listed are two million
-	attempts  = 3       // of a request that may be sent again
+	maxReply  = 16 << 20 // bytes; a sealed batch of the largest items is eleven million
+	attempts  = 3        // of a request that may be sent again
 	firstWait = 50 * time.Millisecond
 )
 

@@ -60,12 +60,13 @@ func replySign(key, mac []byte, action, body string) string {
 	return base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
-// canonical renders an object of texts, numbers, true, objects, and arrays of up
+// canonical renders an object of texts, numbers, true, null, objects, and arrays of up
 // to ten elements.
 func canonical(m map[string]any) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		switch v := m[name].(type) {
+		case nil:
 		case map[string]any:
 			parts = append(parts, name+"="+canonical(v))
 		case []any:
