@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -50,10 +49,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return usage(args, stdout, stderr)
 	}
 	config.TuneCollector(ctx, getenv, 400)
-	processors := config.TuneProcessors(getenv)
 	settings, err := config.LoadCore(getenv)
 	if err == nil {
-		settings.Workers = cmp.Or(settings.Workers, processors)
 		err = start(ctx, settings, getenv, stdout, stderr, confined)
 	}
 	if err != nil {

@@ -135,7 +135,7 @@ func start(ctx context.Context, settings config.KMS, stderr io.Writer, confined 
 	options := relay.Options{
 		Concurrent: settings.Concurrent, CachedRows: settings.CachedRows,
 		StoreTimeout: settings.StoreTimeout, StaleGrace: settings.StaleGrace, Log: log,
-		RewrapShare: min(float64(settings.RewrapShare)/100, 1), Ahead: 4,
+		RewrapShare: min(float64(settings.RewrapShare)/100, 1), Ahead: 16,
 	}
 	if feed != nil {
 		options.Feed = feed

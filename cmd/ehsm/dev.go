@@ -107,13 +107,12 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 		return withHint(fmt.Errorf("%s has a domain of several nodes", f.data), "ehsm dev --nodes 3 --data "+shellWord(f.data)+", or another --data")
 	}
 	config.TuneCollector(ctx, a.getenv, 400)
-	processors := config.TuneProcessors(a.getenv)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
 	administrator, err := firstAdministrator(f.data)
 	if err != nil {
 		return err
 	}
-	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Rate: f.limit, Processors: processors, Locked: true})
+	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Rate: f.limit, Locked: true})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // script runs steps at a gate: "a" has user a ask for a place, "-a" gives one of
@@ -64,8 +65,8 @@ func script(t *testing.T, l Limits, steps ...string) (got []string) {
 			}
 			told = len(got)
 		}
-		if s := g.Stats(); s.Taken != 0 || s.Waiting != 0 || len(g.users) != 0 || len(g.turns) != 0 {
-			t.Errorf("gate at the end: %+v, %d users, %d turns", s, len(g.users), len(g.turns))
+		if s := g.Stats(); s.Taken != 0 || s.Waiting != 0 || len(g.turns.users) != 0 || len(g.turns.next) != 0 {
+			t.Errorf("gate at the end: %+v, %d users, %d turns", s, len(g.turns.users), len(g.turns.next))
 		}
 	})
 	return got
@@ -140,8 +141,8 @@ func TestGateBounds(t *testing.T) {
 	if len(wrong) > 0 {
 		t.Errorf("inside at some moment: %v", slices.Compact(wrong)[0])
 	}
-	if s := g.Stats(); s.Taken != 0 || s.Waiting != 0 || s.Refused != 0 || len(g.users) != 0 {
-		t.Errorf("gate at the end: %+v, %d users", s, len(g.users))
+	if s := g.Stats(); s.Taken != 0 || s.Waiting != 0 || s.Refused != 0 || len(g.turns.users) != 0 {
+		t.Errorf("gate at the end: %+v, %d users", s, len(g.turns.users))
 	}
 }
 
@@ -173,6 +174,24 @@ func TestGateFlood(t *testing.T) {
 		g.Leave("quiet")
 		for synctest.Wait(); g.Stats().Taken > 0; synctest.Wait() {
 			g.Leave("noisy")
+		}
+	})
+}
+
+// A breath is drawn once in a millisecond, by one of those who could.
+func TestBreather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Breather
+		began := time.Now()
+		for _, tt := range []struct{ pass, want time.Duration }{
+			{0, breathTime}, {0, 0}, {breathEvery / 2, 0}, {breathEvery / 2, breathTime}, {0, 0}, {5 * breathEvery, breathTime},
+		} {
+			time.Sleep(tt.pass) // the clock of the bubble
+			from := time.Now()
+			b.Breathe()
+			if took := time.Since(from); took != tt.want {
+				t.Errorf("Breathe %v after the start: took %v, want %v", from.Sub(began), took, tt.want)
+			}
 		}
 	})
 }

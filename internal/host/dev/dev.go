@@ -48,13 +48,12 @@ const coreSVN = 1
 
 // Options say where a server keeps its data and how it is reached.
 type Options struct {
-	Dir        string // data directory; made at first start
-	Listen     string // host:port; port 0 takes a free one
-	PlainHTTP  bool   // no TLS; only on loopback
-	Log        *slog.Logger
-	Limits     core.Limits
-	Processors int // processors that requests take turns at; 0: as many as Go uses
-	Rate       int // requests a second that an app may make, and twice as many at once; 0: any number. Of the first start
+	Dir       string // data directory; made at first start
+	Listen    string // host:port; port 0 takes a free one
+	PlainHTTP bool   // no TLS; only on loopback
+	Log       *slog.Logger
+	Limits    core.Limits
+	Rate      int // requests a second that an app may make, and twice as many at once; 0: any number. Of the first start
 	// Administrator is the domain's first one, whom its genesis names. Of the first
 	// start; without a key nobody has it.
 	Administrator manifest.Person
@@ -166,7 +165,7 @@ func start(ctx context.Context, o Options, stack *closers) (*Server, error) {
 	}
 	s.url = scheme + "://" + ln.Addr().String()
 	source := machineSource{machine, o.clock()}
-	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: source, Processors: o.Processors})
+	r := relay.New(c, db, sink, relay.Options{Log: o.Log, Collateral: source})
 	if err := r.ShowFacts(ctx); err != nil {
 		return nil, fmt.Errorf("%w; %s", err, olderStore)
 	}

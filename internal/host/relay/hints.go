@@ -70,12 +70,16 @@ func (x *exchange) expect() {
 	x.hints = len(x.extra)
 }
 
-// rememberPolicies notes which policies the core asked for, for the next request of
+// ofSigner reports whether a record is about who signs: a policy, or the settings by
+// which workloads log in, whose sealed requests do not say that they are such.
+func ofSigner(id wire.RecordID) bool { return id.Type == wire.Policy || id.Type == wire.TenantSettings }
+
+// rememberPolicies notes which of those the core asked for, for the next request of
 // the signer. API keys do not say which one signs, so that there may be several.
 func (x *exchange) rememberPolicies() {
 	var keep []wire.RecordID
 	for _, id := range x.extra[min(x.hints, len(x.extra)):] {
-		if id.Type == wire.Policy && x.exists(id) {
+		if ofSigner(id) && x.exists(id) {
 			keep = append(keep, id)
 		}
 	}
@@ -110,7 +114,7 @@ func (x *exchange) remember() {
 	keep := make([]wire.RecordID, 0, maxHints)
 	versions := 0
 	add := func(id wire.RecordID) {
-		if len(keep) == maxHints || slices.Contains(keep, id) || id.Type == wire.Policy {
+		if len(keep) == maxHints || slices.Contains(keep, id) || ofSigner(id) {
 			return
 		}
 		if id.Type == wire.SecretVersion {

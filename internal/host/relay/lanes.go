@@ -13,6 +13,8 @@ import (
 type lanes struct {
 	cheap     *fair.Gate[wire.UUID]
 	expensive *fair.Gate[wire.UUID] // private-key operations, new keys, listings
+	inside    bool                  // the core computes in this process
+	breath    *fair.Breather
 }
 
 // cheapCalls is how many cheap calls go together for each expensive one.
@@ -28,7 +30,7 @@ func newLanes(o Options) lanes {
 		})
 	}
 	n := o.Processors * o.Ahead
-	return lanes{cheap: gate(cheapCalls * n), expensive: gate(n)}
+	return lanes{cheap: gate(cheapCalls * n), expensive: gate(n), inside: o.Ahead == 1, breath: new(fair.Breather)}
 }
 
 // ask calls the core when it is the tenant's turn. It is errBusy if half of the requests
@@ -38,18 +40,23 @@ func (x *exchange) ask(ctx context.Context) (*wire.Answer, error) {
 	if wire.Slow(x.call.Action) {
 		return x.relay.core.Call(ctx, &x.call)
 	}
-	lane := x.relay.lanes.cheap
+	lanes := &x.relay.lanes
+	lane := lanes.cheap
 	if x.call.Listed || wire.Expensive(x.call.Action) {
-		lane = x.relay.lanes.expensive
+		lane = lanes.expensive
 	}
 	turn, ok := lane.Ask(x.names.tenant)
 	if !ok {
 		return nil, errBusy
 	}
+	defer lane.Leave(x.names.tenant)
 	if turn != nil {
 		x.outOfStore() // or one tenant's queue would take the places of all there
 		<-turn
 	}
-	defer lane.Leave(x.names.tenant)
-	return x.relay.core.Call(ctx, &x.call)
+	a, err := x.relay.core.Call(ctx, &x.call)
+	if lane == lanes.expensive && lanes.inside && lane.Stats().Waiting > 0 {
+		lanes.breath.Breathe()
+	}
+	return a, err
 }

@@ -48,8 +48,8 @@ func (c *crowd) send(n int, tenant wire.UUID, action string) {
 			}
 			c.code[tenant.String()][r.Code]++
 		})
+		synctest.Wait()
 	}
-	synctest.Wait()
 }
 
 func (c *crowd) at(tenant wire.UUID) int {

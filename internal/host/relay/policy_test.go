@@ -64,6 +64,24 @@ func TestPolicyHints(t *testing.T) {
 	}
 }
 
+// A sealed request of a workload does not show that the settings are needed.
+func TestSettingsHints(t *testing.T) {
+	g := newRig(t, Options{})
+	settings := wire.RecordID{Type: wire.TenantSettings, Tenant: tenant, ID: tenant}
+	g.Relay.core = &policyCore{fakeCore: g.core, policy: settings}
+	g.store.put(settings, 0, 0)
+	for i, want := range []int{2, 1, 1} {
+		g.core.calls = nil
+		body := fmt.Appendf(nil, `{"sealed":"%d","appid":"%s"}`, i, tenant)
+		if r, err := g.Do(context.Background(), Request{ID: "r", Action: "Read", Body: body}); err != nil || r.Code != 200 {
+			t.Fatalf("got code %d, error %v", r.Code, err)
+		}
+		if len(g.core.calls) != want {
+			t.Errorf("request %d: got %d calls, want %d", i, len(g.core.calls), want)
+		}
+	}
+}
+
 // A policyCore needs a policy for each request, as the real core does.
 type policyCore struct {
 	*fakeCore

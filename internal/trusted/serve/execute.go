@@ -60,9 +60,9 @@ func (s *server) dispatch(ctx context.Context, c *conn, f wire.Frame) {
 		c.refuse(f.Number, err)
 	case at == inTurn:
 		c.jobs.Add(1)
-		var turn <-chan struct{}
-		if turn, taken = s.turns.Ask(j.tenant); taken {
-			go s.inTurn(ctx, j, turn)
+		var now bool
+		if _, now, taken = s.turns.Ask(j.tenant, func() job { return j }); now {
+			go s.work(ctx, j)
 		}
 	case at == byItself:
 		c.jobs.Add(1)
@@ -84,13 +84,14 @@ func (s *server) dispatch(ctx context.Context, c *conn, f wire.Frame) {
 	}
 }
 
-// inTurn finishes a job when its turn has come, at once if turn is nil.
-func (s *server) inTurn(ctx context.Context, j job, turn <-chan struct{}) {
-	if turn != nil {
-		<-turn
+// work finishes a job that has a place, and then those whose turn it is there.
+func (s *server) work(ctx context.Context, j job) {
+	for more := true; more; {
+		s.finish(ctx, j)
+		if _, j, more = s.turns.Leave(j.tenant); more {
+			s.breath.Breathe()
+		}
 	}
-	defer s.turns.Leave(j.tenant)
-	s.finish(ctx, j)
 }
 
 // finish executes a job of which its connection waits for the end.

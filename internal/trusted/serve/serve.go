@@ -133,8 +133,9 @@ func removeStale(path string) error {
 type server struct {
 	core   wire.Core
 	opts   Options
-	turns  *fair.Gate[wire.UUID] // for what is expensive
-	slow   chan struct{}         // one entry for each slow call under way
+	turns  *fair.Turns[wire.UUID, job] // of what is expensive, by tenants
+	breath fair.Breather
+	slow   chan struct{} // one entry for each slow call under way
 	panics atomic.Uint64
 
 	mu    sync.Mutex
@@ -148,7 +149,7 @@ func Serve(ctx context.Context, ln net.Listener, core wire.Core, opts Options) e
 	opts = opts.withDefaults()
 	s := &server{
 		core: core, opts: opts, slow: make(chan struct{}, opts.SlowCalls), conns: map[*conn]bool{},
-		turns: fair.New[wire.UUID](fair.Limits{
+		turns: fair.NewTurns[wire.UUID, job](fair.Limits{
 			Places: opts.Workers + 1, Each: opts.Workers, Waiting: opts.Waiting, Queue: max(opts.Waiting/2, 1),
 		}),
 	}
