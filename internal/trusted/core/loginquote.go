@@ -100,13 +100,14 @@ func runs(c *record.ClientCode, r *quote.Report) bool {
 
 // useChallenge lets a challenge through once.
 func (x *request) useChallenge(ask *api.LoginAsk, made int64) error {
-	switch x.core.replays.admit(wire.UUID(ask.Tenant), wire.Tag(ask.Challenge[8:24]), made, x.millis()) {
-	case admitted:
-		return nil
-	case replayed: // check: login-challenge-used
+	used := x.core.replays.admit(wire.UUID(ask.Tenant), wire.Tag(ask.Challenge[8:24]), made, x.millis())
+	if used == replayed { // check: login-challenge-used
 		return errLogin("challenge was used")
 	}
-	return errTooMany()
+	if used != admitted { // check+: login-challenge-room: challenges end before their entries do
+		return errTooMany()
+	}
+	return nil
 }
 
 // quoteRefused is the refusal of a login for that of a quote. What the core needs to

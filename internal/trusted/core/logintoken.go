@@ -122,7 +122,7 @@ func (x *request) ruleBehind(t *api.LoginToken) (*record.LoginRule, error) {
 		return nil, nil
 	}
 	at := slices.IndexFunc(s.value.Rules, func(r record.LoginRule) bool { return r.ID == t.Rule })
-	if at < 0 { // check+: login-rule: without it there is no rule to go by
+	if at < 0 { // check: login-rule
 		return nil, nil
 	}
 	return &s.value.Rules[at], nil
