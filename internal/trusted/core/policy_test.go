@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/api"
@@ -98,6 +99,21 @@ func TestPresetsAreActions(t *testing.T) {
 	}
 	if api.MaxPolicyActions != record.MaxPolicyActions || api.MaxPolicyKeys != record.MaxPolicyKeys || len(may) > record.MaxPolicyActions {
 		t.Error("limits differ, or not all actions fit into a policy")
+	}
+}
+
+// A key that an action takes by a member that no policy looks at would be beyond all
+// policies.
+func TestKeyMembers(t *testing.T) {
+	for name, a := range actions() {
+		for i := range a.members {
+			m := &a.members[i]
+			for _, spelling := range append([]string{m.name}, m.also...) {
+				if strings.HasSuffix(strings.ToLower(spelling), "keyid") && !slices.Contains(keyMembers(), spelling) {
+					t.Errorf("%s takes a key by %s", name, spelling)
+				}
+			}
+		}
 	}
 }
 
@@ -359,6 +375,7 @@ func TestTestPolicy(t *testing.T) {
 		"of no policy":          {of("policyId", wire.NewUUID().String()), api.MessagePolicyUnknown},
 		"of no credential":      {of("credentialId", wire.NewUUID().String()), textNoCredential},
 		"of what is no id":      {of("credentialId", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"), textNoCredential},
+		"with another member":   {map[string]any{"policyId": id, "action=TestPolicy&keyid": key}, "Parameter invalid, The action=TestPolicy&keyid type is incorrect."},
 		"with a number as text": {map[string]any{"policyId": id, "keyid": "5"}, "Parameter invalid, The keyid length error."},
 	} {
 		payload := map[string]any{"testAction": "Encrypt"}

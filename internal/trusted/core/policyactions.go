@@ -43,7 +43,7 @@ func policyActions(others []*action) []*action {
 			keyIDMember("credentialId"), id}},
 	}
 	for _, a := range table {
-		a.owner, a.named = true, true
+		a.owner, a.named, a.strict = true, true, true
 	}
 	return table
 }
