@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ehsm-kms/ehsm/api"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -15,15 +17,32 @@ import (
 // signature, the replay cache, the operation, the reply with its signature, and
 // the audit entry. Requests are signed before the clock starts.
 func benchmarkCalls(b *testing.B, action string, payload func(c *tenant, id string) map[string]any) {
+	benchmarkUnder(b, nil, action, payload)
+}
+
+// benchmarkUnder is benchmarkCalls of a user under a policy about many keys, if there
+// is one.
+func benchmarkUnder(b *testing.B, policy map[string]any, action string, payload func(c *tenant, id string) map[string]any) {
 	h, _ := newHost(b)
 	c := h.enroll()
 	id := c.createKey()
 	fields := payload(c, id)
+	var rule []wire.Ref
+	if policy != nil {
+		keys := []string{id}
+		for len(keys) < record.MaxPolicyKeys {
+			keys = append(keys, wire.NewUUID().String())
+		}
+		policy["keys"] = keys
+		p := c.policy(b, policy)
+		c, _ = c.under(b, p)
+		rule = []wire.Ref{h.ref(c.policyRecord(b, p), false)}
+	}
 	c.mustDo(action, fields)
 	records := []wire.Ref{h.ref(appID(c.id()), false), h.ref(c.keyRecord(id), false)}
 	version := c.keyRecord(id)
 	version.Type, version.Version = wire.KeyVersion, 1
-	records = append(records, h.ref(version, false))
+	records = append(append(records, h.ref(version, false)), rule...)
 	bodies := make([][]byte, b.N)
 	for i := range bodies {
 		bodies[i] = c.sign(fields, h.now, fmt.Sprintf("%019d", i))
@@ -54,6 +73,13 @@ var plain32 = base64.StdEncoding.EncodeToString(make([]byte, 32))
 
 func BenchmarkEncrypt32(b *testing.B) {
 	benchmarkCalls(b, "Encrypt", func(_ *tenant, id string) map[string]any {
+		return map[string]any{"keyid": id, "plaintext": plain32}
+	})
+}
+
+// A policy with as many keys as it may have.
+func BenchmarkEncrypt32UnderPolicy(b *testing.B) {
+	benchmarkUnder(b, map[string]any{"preset": api.PresetEncryptOnly}, "Encrypt", func(_ *tenant, id string) map[string]any {
 		return map[string]any{"keyid": id, "plaintext": plain32}
 	})
 }

@@ -27,7 +27,7 @@ func naming(d doer, action string, payload map[string]any) reply {
 }
 
 // mustName also wants a success.
-func mustName(t *testing.T, d doer, action string, payload map[string]any) reply {
+func mustName(t testing.TB, d doer, action string, payload map[string]any) reply {
 	t.Helper()
 	r := naming(d, action, payload)
 	if r.Code != 200 {
@@ -37,7 +37,7 @@ func mustName(t *testing.T, d doer, action string, payload map[string]any) reply
 }
 
 // newAPIKey makes an API key and returns who has it.
-func (c *tenant) newAPIKey(t *testing.T, payload map[string]any) (*tenant, string) {
+func (c *tenant) newAPIKey(t testing.TB, payload map[string]any) (*tenant, string) {
 	t.Helper()
 	p := map[string]any{"kind": "api-key", "role": "owner"}
 	maps.Copy(p, payload)

@@ -17,7 +17,10 @@ func (x *request) permit(payload canon.Value) error {
 	if x.action.named && payload.Get(memberAction).Kind() == canon.Absent { // check: action-named
 		return bad(textSignError, "action is not named")
 	}
-	keys := keysIn(payload)
+	var keys []wire.UUID
+	if x.credential.Policy != (wire.UUID{}) {
+		keys = keysIn(payload)
+	}
 	rule, err := x.loadRule(x.credential.Policy)
 	if err != nil {
 		return err

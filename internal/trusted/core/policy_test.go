@@ -21,7 +21,7 @@ func (c *tenant) policy(t testing.TB, payload map[string]any) string {
 }
 
 // under makes an API key of a user with a policy, and returns who has it.
-func (c *tenant) under(t *testing.T, policy string) (user *tenant, id string) {
+func (c *tenant) under(t testing.TB, policy string) (user *tenant, id string) {
 	t.Helper()
 	return c.newAPIKey(t, map[string]any{"role": "user", "policyId": policy})
 }
