@@ -114,11 +114,11 @@ func (x *request) newPolicy() (record.Policy, error) {
 			return p, bad(fmt.Sprintf("Parameter invalid, The %s type is incorrect.", name), "empty list")
 		}
 	}
-	if !printable(p.Description) { // check+: policy-description: SealPolicy refuses it as well
+	if !printable(p.Description) { // check: policy-description
 		return p, bad("Parameter invalid, The description format wrong.", "invalid member")
 	}
 	p.Actions = append(x.payload.names("actions"), presets()[x.payload.text("preset")]...)
-	if len(p.Actions) == 0 { // check+: policy-nothing: SealPolicy refuses it as well
+	if len(p.Actions) == 0 { // check: policy-nothing
 		return p, errEmpty("actions")
 	}
 	slices.Sort(p.Actions)
