@@ -25,6 +25,8 @@
 //
 // A tenant may have several credentials: API keys, which RotateAPIKey replaces, and
 // key pairs (WithKeyPair), for which the replies are signed by the core's instance.
+// Workloads have credentials that end, and log in for others (WithLogin; package
+// attested has Verifier.Login).
 //
 // Enroll and Version are not authenticated by anything but TLS.
 package ehsm

@@ -15,6 +15,11 @@
 //
 //	client = v.Sealed(client)
 //
+// A workload that has no credentials logs in with a token or a quote, which only the
+// verified core sees:
+//
+//	client, report, err := v.Login(ctx, client, attested.Workload{AppID: appID, JWT: attested.JWTFile(path)})
+//
 // Evidence of SGX, TDX and SEV-SNP is verified. Programs that import this package
 // link the verifiers of all three; package ehsm alone links none.
 package attested
