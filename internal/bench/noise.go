@@ -115,6 +115,10 @@ func ServeNoise(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := lowestPriority(); err != nil {
 		return fmt.Errorf("lower the priority: %w", err)
 	}
+	return serveFlood(ctx, in, out)
+}
+
+func serveFlood(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines, answers := bufio.NewScanner(in), json.NewEncoder(out)
 	if !lines.Scan() {
 		return errors.Join(errors.New("no job"), lines.Err())

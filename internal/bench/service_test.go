@@ -45,6 +45,8 @@ func TestMain(m *testing.M) {
 		err = serveFake(ctx, "ehsm-kms: serves ", false)
 	case len(os.Args) > 1 && os.Args[1] == "bench-ceiling":
 		err = ServeCeiling(ctx, plain, os.Stdout)
+	case len(os.Args) > 1 && os.Args[1] == "bench-noise":
+		err = ServeNoise(ctx, os.Stdin, os.Stdout)
 	case len(os.Args) > 1 && os.Args[1] == "dev":
 		err = serveFake(ctx, "  url:         ", plain)
 	default:
