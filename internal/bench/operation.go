@@ -45,7 +45,7 @@ func operations() []operation {
 		{"datakey", api.GenerateDataKey, false, false, prepareDataKey, nil},
 		{"createkey", api.CreateKey, false, false, prepareCreateKey(api.AESGCM256, api.EncryptDecrypt), nil},
 		{"createkey-rsa2048", api.CreateKey, false, false, prepareCreateKey(api.RSA2048, api.SignVerify), nil},
-	}, asymmetricOperations(), secretOperations())
+	}, batchOperations(), asymmetricOperations(), secretOperations())
 }
 
 // OperationNames returns the names that Options.Operations may have.

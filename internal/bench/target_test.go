@@ -30,6 +30,8 @@ func TestTargets(t *testing.T) {
 		"secret missed":      {[]Row{row("getsecret", 2.2, 50), row("decrypt", 1.4, 33)}, []string{"target missed: getsecret, 32 bytes, 16 connections: 1.57 times decrypt"}},
 		"above met":          {[]Row{row("sign-p256", 3, 70, 29, 31, 35)}, []string{"target met: sign-p256, 32 bytes, 16 connections: primitive 31.0 us, 39.0 above it"}},
 		"above missed":       {[]Row{row("sign-p256", 3, 72, 31)}, []string{"target missed: sign-p256, 32 bytes, 16 connections: primitive 31.0 us, 41.0 above it"}},
+		"batch met":          {[]Row{row("batchencrypt", 10, 400)}, []string{"target met: batchencrypt, 32 bytes, 16 connections: 4.00 us of CPU for each of 100 items, want at most 4"}},
+		"batch missed":       {[]Row{row("batchencrypt", 10, 401)}, []string{"target missed: batchencrypt, 32 bytes, 16 connections: 4.01 us"}},
 		"CPU is not known":   {[]Row{row("sign-p256", 0, 0, 31)}, nil},
 		"ceiling is unknown": {[]Row{row("decrypt", 0, 33), row("getsecret", 0, 50)}, nil},
 	} {
