@@ -38,6 +38,11 @@ def canonical(members):
     return urllib.parse.unquote_plus(urllib.parse.urlencode(sorted(members.items())))
 
 
+def indexed(items):
+    """An array as it is signed: indexes for names, sorted as text, without null."""
+    return "&".join(f"{i}={items[int(i)]}" for i in sorted(map(str, range(len(items)))) if items[int(i)] is not None)
+
+
 @dataclasses.dataclass
 class Empty:
     pass
@@ -74,6 +79,30 @@ class Plaintext:
 class DataKey:
     plaintext: str
     ciphertext: str
+
+
+@dataclasses.dataclass
+class Ciphertexts:
+    ciphertexts: list
+    failures: list
+
+
+@dataclasses.dataclass
+class Plaintexts:
+    plaintexts: list
+    failures: list
+
+
+@dataclasses.dataclass
+class Signatures:
+    signatures: list
+    failures: list
+
+
+@dataclasses.dataclass
+class Verdicts:
+    results: list
+    failures: list
 
 
 @dataclasses.dataclass
@@ -221,13 +250,14 @@ class Client:
         sent = dict(signed)
         if payload is not None:
             payload = {k: v for k, v in payload.items() if v is not None}
-            sent["payload"], signed["payload"] = payload, canonical(payload)
+            flat = {k: indexed(v) if isinstance(v, list) else v for k, v in payload.items()}
+            sent["payload"], signed["payload"] = payload, canonical(flat)
         mac = hmac.new(self.apikey.encode(), canonical(signed).encode(), hashlib.sha256)
         sent["sign"] = base64.b64encode(mac.digest()).decode()
         return json.dumps(sent).encode()
 
-    def call(self, action, cls=Empty, /, **payload):
-        return model(cls, self.open(action, self.body(payload))[1])
+    def call(self, name, cls=Empty, /, **payload):
+        return model(cls, self.open(name, self.body(payload))[1])
 
     # Service
 
@@ -294,6 +324,13 @@ class Client:
     def verify(self, keyid, message, signature, message_type, digest_mode, padding_mode):
         return self.call("Verify", Verdict, keyid=keyid, message=message, signature=signature, message_type=message_type,
                          digest_mode=digest_mode, padding_mode=padding_mode).result
+
+    def re_encrypt(self, keyid, ciphertext, ukeyid=None, aad=None, uaad=None):
+        return self.call("ReEncrypt", Ciphertext, action="ReEncrypt", keyid=keyid, ciphertext=ciphertext, ukeyid=ukeyid,
+                         aad=aad, uaad=uaad).ciphertext
+
+    def batch(self, name, cls, /, **payload):
+        return self.call(name, cls, action=name, **payload)
 
     def get_parameters_for_import(self, keyid, keyspec):
         return self.call("GetParametersForImport", ImportParameters, keyid=keyid, keyspec=keyspec)

@@ -15,7 +15,7 @@ import sys
 import time
 
 import rsa
-from client import Client, RefusedError
+from client import Ciphertexts, Client, Plaintexts, RefusedError, Signatures, Verdicts
 
 INTERNAL, EXTERNAL = "EH_INTERNAL_KEY", "EH_EXTERNAL_KEY"
 ENCRYPT, SIGN = "EH_KEYUSAGE_ENCRYPT_DECRYPT", "EH_KEYUSAGE_SIGN_VERIFY"
@@ -165,6 +165,37 @@ def sign_all(c, key, padding, verify_padding, digests):
             same(c.verify(key, other, made, kind, digest, verify_padding), False)
 
 
+def batches(c):
+    key, other = (c.create_key("EH_AES_GCM_256", INTERNAL, ENCRYPT) for _ in range(2))
+    plain = [b64(f"item {i}".encode()) for i in range(23)]
+    aads = [None, "QQ==", None, "Qg=="]
+    made = c.batch("BatchEncrypt", Ciphertexts, keyid=key, plaintexts=plain, aads=aads)
+    same((len(made.ciphertexts), made.failures), (23, []))
+    same(c.decrypt(key, made.ciphertexts[1], "QQ=="), plain[1])
+    same(c.decrypt(key, made.ciphertexts[22]), plain[22])
+    opened = c.batch("BatchDecrypt", Plaintexts, keyid=key, ciphertexts=made.ciphertexts, aads=aads[:3])
+    same(opened.plaintexts, [p if i != 3 else None for i, p in enumerate(plain)])
+    message = "Decryption failed, Please confirm that your parameters are correct."
+    same(opened.failures, [{"index": 3, "code": 400, "message": message}])
+    moved = c.batch("BatchReEncrypt", Ciphertexts, keyid=key, ciphertexts=made.ciphertexts, aads=aads, ukeyid=other, uaad="Qw==")
+    same(moved.failures, [])
+    same(c.batch("BatchDecrypt", Plaintexts, keyid=other, ciphertexts=moved.ciphertexts, aad="Qw==").plaintexts, plain)
+    same(c.decrypt(other, c.re_encrypt(key, made.ciphertexts[1], other, "QQ=="), "QQ=="), plain[1])
+    refused(400, message, c.re_encrypt, key, made.ciphertexts[1], other)
+    refused(400, "keyid error", c.re_encrypt, key, made.ciphertexts[0], UNKNOWN)
+    for items, text in (("AAAA", "array type."), ([1], "string type.")):
+        refused(400, f"Parameter invalid, The plaintexts must be of {text}", c.batch, "BatchEncrypt", Ciphertexts, keyid=key, plaintexts=items)
+    sign = c.create_key("EH_EC_P384", INTERNAL, SIGN)
+    made = c.batch("BatchSign", Signatures, keyid=sign, messages=plain, message_type="EH_RAW")
+    made.signatures[0], made.signatures[4] = made.signatures[1], b64(bytes(513))
+    verdicts = c.batch("BatchVerify", Verdicts, keyid=sign, messages=plain, message_type="EH_RAW", signatures=made.signatures)
+    same(verdicts.results, [i > 0 if i != 4 else None for i in range(23)])
+    same(verdicts.failures, [{"index": 4, "code": 500, "message": "Server exception."}])
+    pair = c.create_key("EH_RSA_2048", INTERNAL, ENCRYPT)
+    made = c.batch("BatchEncrypt", Ciphertexts, keyid=pair, plaintexts=plain[:3], padding_mode="EH_RSA_PKCS1_OAEP")
+    same(c.batch("BatchDecrypt", Plaintexts, keyid=pair, ciphertexts=made.ciphertexts, padding_mode="EH_RSA_PKCS1_OAEP").plaintexts, plain[:3])
+
+
 def export(c):
     targets = [(c.create_key(spec, INTERNAL, ENCRYPT), "EH_RSA_PKCS1_OAEP") for spec in RSA]
     targets.append((c.create_key("EH_SM2", INTERNAL, ENCRYPT), "EH_PAD_NONE"))
@@ -269,7 +300,7 @@ def quotes(c):
     refused(500, "Server exception.", c.verify_quote, b64(bytes(1000)), nonce)
 
 
-GROUPS = {f.__name__: f for f in (service, keys, symmetric, sm4, asymmetric, signatures, export, imports, secrets, quotes)}
+GROUPS = {f.__name__: f for f in (service, keys, symmetric, sm4, asymmetric, signatures, batches, export, imports, secrets, quotes)}
 
 
 def main(url, cafile, *groups):
