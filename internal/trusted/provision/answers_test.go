@@ -19,7 +19,6 @@ func answered(t *testing.T, a *realm, answer message) *session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() })
 	server := newProgram(t, 0, channel.DKeyServer, a.knowing(t), NewHolder(heap))
 	cache := newProgram(t, 1, channel.DKeyCache, a.knowing(t), NewHolder(heap))
 	config := func(p *program, peers []channel.Role) *channel.Config {
@@ -32,6 +31,7 @@ func answered(t *testing.T, a *realm, answer message) *session {
 	done := make(chan struct{})
 	t.Cleanup(func() {
 		cancel()
+		ln.Close()
 		<-done
 	})
 	go func() {
@@ -40,6 +40,7 @@ func answered(t *testing.T, a *realm, answer message) *session {
 		if err != nil {
 			return
 		}
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
 		ch, err := channel.Server(ctx, conn, theirs)
 		if err != nil {
 			return
