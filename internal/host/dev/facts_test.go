@@ -15,7 +15,7 @@ import (
 )
 
 // openNodes are nodes with a core each and one database.
-func openNodes(t *testing.T, n int) []*rig {
+func openNodes(t testing.TB, n int) []*rig {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "test.db"), sqlite.Options{})
@@ -107,4 +107,27 @@ func TestHeadIsKept(t *testing.T) {
 	if err := start().Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// BenchmarkDelete deletes keys from many clients of one node: each adds to the log of
+// negative facts.
+func BenchmarkDelete(b *testing.B) {
+	const clients = 16
+	r := openNodes(b, 1)[0]
+	keys := make(chan string, b.N)
+	for range b.N {
+		keys <- r.createKey()
+	}
+	close(keys)
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for key := range keys {
+				r.do("DeleteKey", "keyid", key)
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deletions/s")
 }

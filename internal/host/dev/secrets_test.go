@@ -31,7 +31,7 @@ import (
 // A rig is a relay between a real core, a real store and a real sink. The core
 // has a clock of its own, and messages go through their encoding.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	relay *relay.Relay
 	store *watchedStore
 	core  *codedCore
@@ -95,7 +95,7 @@ func newRig(t *testing.T) *rig {
 
 // openRig starts a node of the domain in dir, which it makes if it is the first.
 // Its core's clock is two days behind.
-func openRig(t *testing.T, dir string, first bool, st relay.Store) *rig {
+func openRig(t testing.TB, dir string, first bool, st relay.Store) *rig {
 	t.Helper()
 	r := &rig{t: t}
 	r.shift.Store(int64(-48 * time.Hour))

@@ -29,7 +29,8 @@ type exchange struct {
 	hints int             // how many of extra were asked for by earlier requests
 
 	written  *wire.RecordID // version of the secret that the request has made
-	factTurn *turn          // it is alone among those that add to the log of negative facts
+	factTurn *turn          // it is alone at the end of the log of negative facts
+	narrows  bool           // it adds to that log, and takes a turn for it
 	turn     *turn          // it is alone among those that have met at a record
 	listing  bool           // it has one of the relay's places for listings
 	collated bool           // it has one of the relay's places for collateral
@@ -95,7 +96,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			if err != nil {
 				return x.relay.abandon(ctx, a)
 			}
-			last, outcome, err := x.relay.settle(within, a, attempts == x.mostAttempts(), x.inTurn)
+			last, outcome, err := x.relay.settle(within, a, attempts == x.mostAttempts(), x.inTurn, x.passFactTurn)
 			if last == nil {
 				return nil, err
 			}
@@ -111,6 +112,9 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 					return nil, err
 				}
 			}
+			if err = x.inFactTurn(ctx); err != nil {
+				return nil, err
+			}
 			if err = x.again(ctx, a, attempts); err != nil {
 				return nil, err
 			}
@@ -122,7 +126,7 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 
 // mostAttempts is how often the change may be tried.
 func (x *exchange) mostAttempts() int {
-	if x.factTurn != nil {
+	if x.narrows {
 		return maxFactAttempts
 	}
 	return maxAttempts
@@ -137,12 +141,8 @@ func (x *exchange) leave() {
 	if x.collated {
 		<-x.relay.collaterals
 	}
-	if x.turn != nil {
-		x.relay.turns.leave(x.turn, true)
-	}
-	if x.factTurn != nil {
-		x.relay.turns.leave(x.factTurn, true)
-	}
+	x.leaveTurn()
+	x.passFactTurn()
 }
 
 // done takes the answer that carries the reply. A refused request may have been
@@ -217,7 +217,7 @@ func (x *exchange) again(ctx context.Context, a *wire.Answer, attempt int) error
 			x.want(id) // as the one who was before has left it
 		}
 	}
-	if x.factTurn != nil {
+	if x.narrows {
 		attempt = min(attempt, 8) // those whom it meets are few, and all lose some of the time
 	}
 	if attempt > 2 { // it has its turn, and meets those of other processes

@@ -124,7 +124,7 @@ func (r *Relay) runFacts(ctx context.Context) {
 }
 
 // narrows reports whether an action adds to the log when it succeeds. Those of one
-// process take turns, so that they do not meet at the end of the log; one that is
+// process take turns at the end of the log, so that they do not meet there; one that is
 // missing here does meet others, and is tried again.
 func narrows(action string) bool {
 	switch action {
@@ -136,11 +136,14 @@ func narrows(action string) bool {
 }
 
 // inFactTurn gets the exchange the turn at the end of the log, if its action needs
-// it, and keeps it to the end.
+// it and it has not got it. It holds that until the store has given its change a place,
+// or to the end: so the next one's entries are made behind its own, and are stored
+// behind them, both with one commit if the store does that.
 func (x *exchange) inFactTurn(ctx context.Context) error {
-	if !narrows(x.call.Action) || !x.named {
+	if x.narrows = x.named && narrows(x.call.Action); !x.narrows || x.factTurn != nil {
 		return nil
 	}
+	x.leaveTurn() // whoever has both got this one first
 	within, err := x.atStore(ctx)
 	if err != nil {
 		return err
@@ -152,6 +155,14 @@ func (x *exchange) inFactTurn(ctx context.Context) error {
 	}
 	x.factTurn = n
 	return nil
+}
+
+// passFactTurn lets the next one to the end of the log.
+func (x *exchange) passFactTurn() {
+	if x.factTurn != nil {
+		x.relay.turns.leave(x.factTurn, true)
+		x.factTurn = nil
+	}
 }
 
 // showFacts shows the core what it needs of the log to execute the exchange.

@@ -25,19 +25,20 @@ type fate struct {
 // repetition, so the core hears of a conflict as Failed.
 //
 // inTurn, if not nil, waits until the writes may be stored; if it then reports
-// that they cannot be any more, that is a conflict.
+// that they cannot be any more, that is a conflict. placed, if not nil, is called when
+// the store tries them before all that it is given later, if that can be said.
 //
 // The audit entries are written at the same time as the records: both must be
 // durable before the reply, and neither needs to wait for the other's disk. Nor
 // do they wait for a turn, as entries of other requests wait for them.
-func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn func(context.Context, []wire.Write) bool) (*wire.Answer, wire.Outcome, error) {
+func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn func(context.Context, []wire.Write) bool, placed func()) (*wire.Answer, wire.Outcome, error) {
 	within, cancel := context.WithTimeout(ctx, r.opts.StoreTimeout)
 	defer cancel()
 	recorded := make(chan error, 1)
 	go func() { recorded <- r.record(within, &a.Audit) }()
 	f := fate{outcome: wire.Conflict}
 	if inTurn == nil || inTurn(within, a.Writes) {
-		f = r.apply(within, a)
+		f = r.apply(within, a, placed)
 	}
 	auditErr := <-recorded
 	if f.outcome == wire.Conflict && (last || auditErr != nil) {
@@ -61,7 +62,7 @@ func (r *Relay) settle(ctx context.Context, a *wire.Answer, last bool, inTurn fu
 
 // apply stores the writes and the replay entry of an answer, and finds out what
 // became of them. ctx must have a deadline.
-func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
+func (r *Relay) apply(ctx context.Context, a *wire.Answer, placed func()) (f fate) {
 	if slices.ContainsFunc(a.Writes, func(w wire.Write) bool { return w.Sweep }) {
 		defer r.sweepIsDue()
 	}
@@ -70,7 +71,9 @@ func (r *Relay) apply(ctx context.Context, a *wire.Answer) (f fate) {
 	within, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/lookShare))
 	defer cancel()
 	c := store.Change{Writes: a.Writes, Replay: a.Replay, Facts: a.Facts}
+	c.Placed = placed
 	err := r.store.Apply(within, c)
+	c.Placed = nil // once is enough
 	if errors.Is(err, store.ErrFloor) {
 		r.learnFloor(within) // where that fails, the next try is below it again
 	}

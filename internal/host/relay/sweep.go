@@ -147,7 +147,7 @@ func (r *Relay) sweepStep(ctx context.Context, s *wire.Sweep, last bool) (change
 		}
 		return 0, false, err
 	case wire.Pending:
-		_, outcome, err := r.settle(ctx, a, last, nil)
+		_, outcome, err := r.settle(ctx, a, last, nil, nil)
 		switch {
 		case outcome == wire.Stored:
 			return len(a.Writes), false, err

@@ -78,6 +78,14 @@ func (t *turns) leave(n *turn, taken bool) {
 	}
 }
 
+// leaveTurn gives back the turn at the record, if the exchange has it.
+func (x *exchange) leaveTurn() {
+	if x.turn != nil {
+		x.relay.turns.leave(x.turn, true)
+		x.turn = nil
+	}
+}
+
 // inTurn gets the exchange the turn at the record that it is to replace, and
 // keeps it to the end. It reports false if others had it before, so that the
 // writes cannot be stored any more.

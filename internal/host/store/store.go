@@ -53,6 +53,10 @@ type Change struct {
 	// stored behind the last one, which must be the one before First, or the change
 	// is a conflict.
 	Facts *wire.NewFacts
+	// Placed, unless nil, is called once Apply has given the change a place before all
+	// that it is given from then on, so that another change may count on this one being
+	// tried first. A store that gives no places does not call it.
+	Placed func()
 }
 
 // A Sweep is due to the keys of a tenant since a revision of its app record.

@@ -162,6 +162,9 @@ var factAttacks = []attack{
 		first, second := a.alice.createKey(), a.alice.createKey()
 		a.outcome = func(*wire.Answer) wire.Outcome { return unresolved }
 		a.try(0, &wire.Call{Action: "DisableKey", Body: a.alice.body(named(first))})
+		a.outcome = func(*wire.Answer) wire.Outcome { return wire.Failed } // of one behind it: the next is not
+		a.try(0, &wire.Call{Action: "DisableKey", Body: a.alice.body(named(second))})
+		a.outcome = func(*wire.Answer) wire.Outcome { return unresolved }
 		a.try(0, &wire.Call{Action: "DisableKey", Body: a.alice.body(named(second))})
 		one, err := a.resolve(0, a.handles[0], wire.Stored)
 		if err != nil || one.Code != codeOK {

@@ -241,7 +241,10 @@ func (c *Core) Info(context.Context) (wire.Info, error) {
 func (c *Core) Checkpoint(context.Context) (*wire.Answer, error) {
 	now := c.clock.micros()
 	c.replays.expire(now / 1000)
-	c.pending.expire(now, func(x *request) { x.takeBack() })
+	c.pending.expire(now, func(x *request) {
+		x.takeBack()
+		x.unfounded()
+	})
 	return &wire.Answer{Kind: wire.Final, Audit: c.chain.Checkpoint(now, c.limiter.entries(now)...)}, nil
 }
 
@@ -288,6 +291,9 @@ func (c *Core) Resolve(_ context.Context, r wire.Resolve) (*wire.Answer, error) 
 		return nil, fmt.Errorf("resolve: no pending answer %d; it was resolved or has expired", r.Handle)
 	}
 	x.now = c.clock.micros()
+	if r.Outcome != wire.Stored {
+		x.unfounded()
+	}
 	switch r.Outcome {
 	case wire.Stored:
 		if !x.stand() { // check: fact-stand
@@ -349,8 +355,8 @@ type request struct {
 
 	writes   []wire.Write
 	narrowed []facts.Fact
-	facts    *wire.NewFacts // of narrowed
-	query    *wire.Query    // that the call's listing answers
+	facts    *facts.Draft // of narrowed
+	query    *wire.Query  // that the call's listing answers
 	replay   *wire.Replay
 	onStored []func()
 	result   result
@@ -427,11 +433,15 @@ func (x *request) suspend(res result, err error) *wire.Answer {
 	handle, ok := x.core.pending.add(x)
 	if !ok {
 		x.takeBack()
+		x.unfounded()
 		x.writes, x.replay = nil, nil
 		return x.finish(result{}, errTooMany())
 	}
 	x.result, x.refused = res, err
-	a := &wire.Answer{Kind: wire.Pending, Handle: handle, Writes: x.writes, Replay: x.replay, Facts: x.facts}
+	a := &wire.Answer{Kind: wire.Pending, Handle: handle, Writes: x.writes, Replay: x.replay}
+	if x.facts != nil {
+		a.Facts = &x.facts.NewFacts
+	}
 	a.Audit = x.record(err)
 	a.Audit.Durable = true
 	return a

@@ -72,9 +72,17 @@ func (x *request) stand() bool {
 	if x.facts == nil {
 		return true
 	}
-	learned, err := x.core.facts.Extend(x.facts.First, x.facts.Entries, false)
+	learned, ok := x.core.facts.Stand(x.facts)
 	x.core.learn(learned)
-	return err == nil && x.core.facts.Has(x.facts.Entries)
+	return ok
+}
+
+// unfounded says that the entries of the request are not stored, as far as the host
+// says.
+func (x *request) unfounded() {
+	if x.facts != nil {
+		x.core.facts.Drop(x.facts)
+	}
 }
 
 // maxAgain is how often a call is repeated for records that facts speak against.

@@ -349,7 +349,8 @@ func (h *host) store(a *wire.Answer) wire.Outcome {
 
 // follows reports whether there are facts, behind the last entry of the log.
 func (h *host) follows(f *wire.NewFacts) bool {
-	return f != nil && int(f.First-1)*wire.FactSize == len(h.log)
+	n := len(h.log)
+	return f != nil && int(f.First-1)*wire.FactSize == n && (n == 0 || [16]byte(h.log[n-16:]) == f.Previous)
 }
 
 // remove drops a record, or all versions of one. The caller must hold h.mu.

@@ -38,6 +38,7 @@ type Log struct {
 	shown   bool            // the host has said once: that is all
 	told    bool            // of a head
 	broken  error           // why it will never be ready
+	tip     *Draft          // the last that was made, nil: none that a further one may follow
 	failed  chan struct{}   // closed when it is broken
 	grown   chan struct{}   // closed when head or proven changes
 }
@@ -147,58 +148,6 @@ func (l *Log) Target() uint64 {
 	return max(l.head.Count, l.highest())
 }
 
-// Draft makes the entries that facts would be behind the present head. They count
-// when they are stored and Extend is given them. Errors: ErrFull, and those of the
-// keys.
-func (l *Log) Draft(facts []Fact) (*wire.NewFacts, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	more := 0
-	for _, f := range facts {
-		if _, ok := l.table[nameOf(f.ID)]; !ok {
-			more++
-		}
-	}
-	if len(l.table)+more > l.limit { // check: fact-room
-		return nil, fmt.Errorf("%w: %d records", ErrFull, len(l.table))
-	}
-	l.keys.Hold()
-	defer l.keys.Release()
-	version := l.keys.Current()
-	key, err := l.keys.Key(domainkey.NegativeFacts, version)
-	if err != nil {
-		return nil, err
-	}
-	n, hash := &wire.NewFacts{First: l.head.Count + 1, Previous: l.last}, l.head.Hash
-	for i, f := range facts {
-		e := entry{fact: f, sequence: n.First + uint64(i), version: version}
-		at := len(n.Entries)
-		n.Entries = e.appendBody(n.Entries)
-		hash = chain(hash, n.Entries[at:])
-		mac := seal(key, hash)
-		n.Entries = append(n.Entries, mac[:]...)
-	}
-	return n, nil
-}
-
-// Has reports whether entries that Draft has made are in the log: they were stored,
-// and were shown before whoever made them learned of that.
-func (l *Log) Has(entries []byte) bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	for b := range slices.Chunk(entries, wire.FactSize) {
-		e, err := parse(b)
-		if err != nil || e.sequence > l.head.Count {
-			return false
-		}
-		m, ok := l.table[nameOf(e.fact.ID)]
-		if !ok || m.revision < e.fact.Revision || m.judge(e.fact.Revision, e.fact.Tag) == Rival {
-			return false
-		}
-	}
-	return true
-}
-
 // Extend takes entries as the host shows them, the first with the sequence number
 // first; those that the log has already are passed over. end says that the host has
 // no more. It returns the facts that are new, also beside an error. Errors: ErrEntry
@@ -210,6 +159,11 @@ func (l *Log) Extend(first uint64, entries []byte, end bool) (learned []Fact, er
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.extend(first, entries, end)
+}
+
+// extend is Extend. The caller must hold l.mu.
+func (l *Log) extend(first uint64, entries []byte, end bool) (learned []Fact, err error) {
 	defer l.settle()
 	if l.broken != nil {
 		return nil, l.broken

@@ -265,21 +265,6 @@ func TestFull(t *testing.T) {
 	}
 }
 
-func TestHas(t *testing.T) {
-	l := shown(t, grow(t, nil, fact(1, 2)))
-	_, mine, _ := draft(l.Draft([]Fact{fact(2, 4)}))
-	if l.Has(mine) {
-		t.Error("before it was shown")
-	}
-	if _, err := l.Extend(2, mine, false); err != nil || !l.Has(mine) {
-		t.Errorf("after it was shown: %v", err)
-	}
-	_, others, _ := draft(shown(t, grow(t, nil, fact(1, 2))).Draft([]Fact{fact(3, 4)}))
-	if l.Has(others) {
-		t.Error("another one at its place")
-	}
-}
-
 func FuzzExtend(f *testing.F) {
 	f.Add(uint64(1), grow(f, grow(f, nil, fact(1, 2)), fact(2, 2)))
 	f.Add(uint64(0), make([]byte, wire.FactSize))

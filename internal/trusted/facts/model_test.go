@@ -26,6 +26,7 @@ type world struct {
 type member struct {
 	*Log
 	told Statement // by its dkeycache
+	open []*Draft  // of which it does not know what became
 }
 
 type anchored struct {
@@ -101,19 +102,41 @@ func (w *world) narrow(i, store int) {
 	}
 	record := uint64(rapid.IntRange(1, 3).Draw(w.t, "record"))
 	f := fact(record, uint64(rapid.IntRange(2, 40).Draw(w.t, "revision")))
-	first, e, err := draft(c.Draft([]Fact{f}))
+	d, err := c.Draft([]Fact{f})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if int(first-1)*wire.FactSize != len(w.stores[store]) {
-		return // the store has another entry at its place
+	all := w.stores[store]
+	if n := len(all); int(d.First-1)*wire.FactSize != n || n > 0 && [macSize]byte(all[n-macSize:]) != d.Previous {
+		c.Drop(d) // the store has another entry at its place
+		return
 	}
-	w.stores[store] = append(w.stores[store], e...)
-	if rapid.Bool().Draw(w.t, "stored") {
-		if _, err := c.Extend(first, e, false); err != nil || !c.Has(e) {
-			w.t.Fatalf("own entry: %v", err)
-		}
+	w.stores[store] = append(all, d.Entries...)
+	c.open = append(c.open, d)
+}
+
+// resolve has the host say of a change that it is stored, which is true, in any order.
+func (w *world) resolve(i int, forks bool) {
+	c := w.cores[i]
+	if len(c.open) == 0 {
+		return
 	}
+	n := rapid.IntRange(0, len(c.open)-1).Draw(w.t, "open")
+	if _, ok := c.Stand(c.open[n]); !ok && !forks {
+		w.t.Fatalf("core %d does not take its own entry %d: %v", i, c.open[n].First, c.Ready())
+	}
+	c.open = slices.Delete(c.open, n, n+1)
+}
+
+// lose has the host say of a change that it is not stored, which is not true.
+func (w *world) lose(i int) {
+	c := w.cores[i]
+	if len(c.open) == 0 {
+		return
+	}
+	n := rapid.IntRange(0, len(c.open)-1).Draw(w.t, "open")
+	c.Drop(c.open[n])
+	c.open = slices.Delete(c.open, n, n+1)
 }
 
 // check is what all of this is for: whatever the host does, a core that has heard of
@@ -161,6 +184,9 @@ func play(forks bool) func(*rapid.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"show":         func(*rapid.T) { w.show(core(), store()) },
 			"narrow":       func(*rapid.T) { w.narrow(core(), store()) },
+			"narrow more":  func(*rapid.T) { w.narrow(core(), store()) },
+			"resolve":      func(*rapid.T) { w.resolve(core(), forks) },
+			"lose":         func(*rapid.T) { w.lose(core()) },
 			"beat":         func(*rapid.T) { w.beat(core()) },
 			"restart core": func(*rapid.T) { w.start(core()) },
 			"restart cache": func(*rapid.T) {

@@ -64,7 +64,7 @@ func head(t testing.TB, entries []byte) Head {
 }
 
 // draft takes what Log.Draft returns apart.
-func draft(f *wire.NewFacts, err error) (first uint64, entries []byte, _ error) {
+func draft(f *Draft, err error) (first uint64, entries []byte, _ error) {
 	if err != nil {
 		return 0, nil, err
 	}

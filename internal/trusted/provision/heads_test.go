@@ -115,7 +115,7 @@ func TestForkedHeads(t *testing.T) {
 }
 
 // draft takes what Log.Draft returns apart.
-func draft(f *wire.NewFacts, err error) (first uint64, entries []byte, _ error) {
+func draft(f *facts.Draft, err error) (first uint64, entries []byte, _ error) {
 	if err != nil {
 		return 0, nil, err
 	}

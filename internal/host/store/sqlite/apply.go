@@ -34,7 +34,7 @@ func (s *Store) Apply(ctx context.Context, c store.Change) error {
 	for i := range c.Writes {
 		size += len(c.Writes[i].Sealed)
 	}
-	return s.do(ctx, size, func(w *writer) (refusal, err error) { return w.apply(&c) })
+	return s.hand(ctx, size, c.Placed, func(w *writer) (refusal, err error) { return w.apply(&c) })
 }
 
 func (w *writer) apply(c *store.Change) (refusal, err error) {

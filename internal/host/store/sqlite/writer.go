@@ -34,9 +34,14 @@ type job struct {
 }
 
 // do hands run to the writer and waits for its outcome. It runs inside a
-// transaction that it shares with other jobs. A refusal concerns this job alone,
+// transaction that it shares with other jobs, after those that were handed over before. A refusal concerns this job alone,
 // and run must not have changed anything then; an error undoes the transaction.
 func (s *Store) do(ctx context.Context, size int, run func(*writer) (refusal, err error)) error {
+	return s.hand(ctx, size, nil, run)
+}
+
+// hand is do. It calls placed, unless that is nil, when the job has its place.
+func (s *Store) hand(ctx context.Context, size int, placed func(), run func(*writer) (refusal, err error)) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -50,6 +55,9 @@ func (s *Store) do(ctx context.Context, size int, run func(*writer) (refusal, er
 		return ctx.Err()
 	case <-s.closing:
 		return store.ErrClosed
+	}
+	if placed != nil {
+		placed()
 	}
 	select {
 	case <-j.done:
