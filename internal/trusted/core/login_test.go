@@ -499,6 +499,9 @@ func TestLoginOlderSettings(t *testing.T) {
 	want(t, "older settings", c.lists(1), 400, "sign error")
 	h.rows[id] = second
 	want(t, "the settings", c.lists(1), 200, "successful")
+	h.cores = append(h.cores, d.start(t, h, Limits{})) // which has not seen that there are any
+	delete(h.rows, id)
+	want(t, "no settings", c.lists(2), 400, "sign error")
 }
 
 func TestLoginRules(t *testing.T) {
