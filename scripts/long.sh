@@ -32,5 +32,6 @@ run go test -tags mutants -run TestMutants -timeout 20m ./internal/trusted/core 
 run scripts/reproducible.sh cold
 run scripts/fill.sh
 run scripts/rotate.sh
+run go run ./cmd/ehsm bench noisy
 run scripts/fuzz.sh "${EHSM_FUZZ_TIME:-60s}"
 echo "all long tests passed in $SECONDS s"

@@ -57,7 +57,7 @@ func (c *KMS) table() []setting {
 		{"EHSM_KMS_MAX_BODY", "102400", "bytes of a request body", number(&c.MaxBody, 1024)},
 		{"EHSM_KMS_MAX_BATCH_BODY", "8388608", "bytes of the body of a batch, at most 8 MiB", number(&c.MaxBatchBody, 1024)},
 		{"EHSM_KMS_CONNECTIONS", "4096", "connections from clients; further ones are closed", number(&c.Connections, 1)},
-		{"EHSM_KMS_CONCURRENT", "1024", "requests at a time; further ones get code 429", number(&c.Concurrent, 1)},
+		{"EHSM_KMS_CONCURRENT", "1024", "requests at a time, of which half of one tenant may wait for its turn; further ones get code 429", number(&c.Concurrent, 1)},
 		{"EHSM_KMS_CACHED_ROWS", "65536", "rows of the store kept in memory, about 200 bytes each", number(&c.CachedRows, 32)},
 		{"EHSM_KMS_HEADER_TIMEOUT", "5s", "for the header of a request", span(&c.HeaderTimeout)},
 		{"EHSM_KMS_BODY_TIMEOUT", "15s", "for its body", span(&c.BodyTimeout)},
