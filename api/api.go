@@ -74,6 +74,14 @@ const ActionParam = "Action"
 // signature covers it. If present it must equal the query parameter.
 const ActionMember = "action"
 
+// SealedMember is the member of a payload by which its signature says that the request
+// is sealed, with the text SealedYes: in clear it is refused, and who reads another one in
+// clear cannot make it a sealed one. It comes with ActionMember.
+const (
+	SealedMember = "sealed"
+	SealedYes    = "yes"
+)
+
 // MaxNonce is the longest nonce of a request, in UTF-16 code units.
 const MaxNonce = 64
 

@@ -114,7 +114,7 @@ func (c *Client) attempt(ctx context.Context, action string, payload []byte) ([]
 	if c.session != nil {
 		return c.attemptLoggedIn(ctx, action, payload)
 	}
-	req, err := c.sign(action, payload)
+	req, err := c.sign(action, payload, c.sealer != nil)
 	if err != nil {
 		return nil, err
 	}

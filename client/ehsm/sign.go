@@ -31,15 +31,15 @@ type signed struct {
 // Members that are null, "", 0, false or empty arrays are not covered by the
 // signature and have no effect at the service; leave them out.
 func (c *Client) Sign(action string, payload []byte) ([]byte, error) {
-	s, err := c.sign(action, payload)
+	s, err := c.sign(action, payload, false)
 	return s.body, err
 }
 
-func (c *Client) sign(action string, payload []byte) (s signed, err error) {
+func (c *Client) sign(action string, payload []byte, sealed bool) (s signed, err error) {
 	if c.apiKey.IsZero() && c.pair == nil {
 		return s, ErrNoCredentials
 	}
-	if payload, err = addAction(action, payload); err != nil {
+	if payload, err = addMembers(action, payload, sealed); err != nil {
 		return s, err
 	}
 	req := api.Request{
@@ -81,25 +81,32 @@ func (c *Client) signRequest(s *signed, message []byte) ([]byte, error) {
 	return s.mac[:], nil
 }
 
-// addAction puts the action into the payload as its first member, so that a
-// member of that name in the payload, being later, wins.
-func addAction(action string, payload []byte) ([]byte, error) {
-	name, err := json.Marshal(map[string]string{api.ActionMember: action})
+// addMembers puts the action into the payload, before its members, and that the request
+// is to be sealed, if it is. Those that the payload has already stay as they are.
+func addMembers(action string, payload []byte, sealed bool) ([]byte, error) {
+	if payload = bytes.TrimSpace(payload); len(payload) == 0 {
+		payload = []byte("{}")
+	}
+	tree, err := canon.Parse(payload)
+	if err != nil {
+		return nil, fmt.Errorf("read payload: %w", err)
+	}
+	members := map[string]string{}
+	if tree.Get(api.ActionMember).Kind() == canon.Absent {
+		members[api.ActionMember] = action
+	}
+	if sealed && tree.Get(api.SealedMember).Kind() == canon.Absent {
+		members[api.SealedMember] = api.SealedYes
+	}
+	if len(members) == 0 {
+		return payload, nil
+	}
+	first, err := json.Marshal(members)
 	if err != nil {
 		return nil, fmt.Errorf("encode action: %w", err)
 	}
-	payload = bytes.TrimSpace(payload)
-	if len(payload) == 0 {
-		return name, nil
+	if tree.Len() == 0 {
+		return first, nil
 	}
-	tree, err := canon.Parse(payload)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read payload: %w", err)
-	case tree.Len() == 0:
-		return name, nil
-	case tree.Get(api.ActionMember).Kind() != canon.Absent:
-		return payload, nil
-	}
-	return bytes.Join([][]byte{name[:len(name)-1], payload[1:]}, []byte(",")), nil
+	return bytes.Join([][]byte{first[:len(first)-1], payload[1:]}, []byte(",")), nil
 }

@@ -6,7 +6,7 @@ package wire
 func Expensive(action string) bool {
 	switch action {
 	case "CreateKey", "AsymmetricDecrypt", "Sign", "Verify", "ExportDataKey", "GetParametersForImport", "ImportKeyMaterial",
-		"VerifyQuote", "BatchEncrypt", "BatchReEncrypt":
+		"VerifyQuote", "BatchEncrypt", "BatchReEncrypt", "Login":
 		return true
 	}
 	return false

@@ -121,6 +121,9 @@ func (x *request) authenticate() (canon.Value, error) {
 	if credential.RequireAction && named.Kind() == canon.Absent { // check: action-required
 		return canon.Value{}, errSign()
 	}
+	if err := x.promise(payload); err != nil {
+		return canon.Value{}, err
+	}
 	x.tenant, x.app, x.credential, x.authenticated = tenant, entry, credential, true
 	if !credential.login { // those come and go
 		x.core.uses.note(tenant, credential, x.millis())

@@ -342,6 +342,7 @@ type request struct {
 	timestamp     int64    // Unix milliseconds
 	hasNonce      bool
 	admitted      bool
+	promised      bool // the signature says that the request is sealed
 	exposes       bool // the reply has an API key that the host can see
 	spent         int  // requests per second that the app may make, once this one is counted
 	payload       payload

@@ -110,10 +110,11 @@ func (x *request) createCredential() (result, error) {
 	return result{textSuccessful, o.end()}, x.writeCredentials(append(all, c), texts)
 }
 
-// handOut draws an API key that the reply carries. The host sees it there, unless the
-// request came sealed, and then the app is marked as exposed.
+// handOut draws an API key that the reply carries. The host sees it there, and the app is
+// marked as exposed, unless the signature says that the request is sealed: one that came in
+// clear the host could have sealed itself.
 func (x *request) handOut() secret.Bytes {
-	if x.sealed == nil { // check: exposed
+	if !x.promised { // check: exposed
 		x.exposes = true
 	}
 	return newAPIKey()

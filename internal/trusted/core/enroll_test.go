@@ -151,20 +151,24 @@ func TestExposed(t *testing.T) {
 	frank := h.admin("frank")
 	pair := map[string]any{"kind": "ed25519", "role": "user", "publicKey": adding("pair")["publicKey"]}
 	for _, row := range []struct {
-		name, action string
-		payload      map[string]any
-		sealed, want bool
+		name, action         string
+		payload              map[string]any
+		sealed, want, byHost bool
 	}{
-		{"API key, sealed", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, true, false},
-		{"rotated, sealed", "RotateAPIKey", map[string]any{"overlapSeconds": 60}, true, false},
-		{"key pair, in clear", "CreateCredential", pair, false, false},
-		{"API key, in clear", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, false, true},
-		{"rotated, in clear", "RotateAPIKey", map[string]any{"overlapSeconds": 60}, false, true},
+		{"API key, read in clear and sealed by the host", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, true, true, true},
+		{"API key, sealed", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, true, false, false},
+		{"rotated, sealed", "RotateAPIKey", map[string]any{"overlapSeconds": 60}, true, false, false},
+		{"key pair, in clear", "CreateCredential", pair, false, false, false},
+		{"API key, in clear", "CreateCredential", map[string]any{"kind": "api-key", "role": "user"}, false, true, false},
+		{"rotated, in clear", "RotateAPIKey", map[string]any{"overlapSeconds": 60}, false, true, false},
 	} {
 		c := h.newcomer(h.withToken(1)).enroll(t)
 		payload := maps.Clone(row.payload)
 		payload["action"] = row.action
 		var r reply
+		if row.sealed && !row.byHost {
+			payload["sealed"] = "yes"
+		}
 		if s := c.seals(0); row.sealed {
 			r, _ = s.ask(0, s.seal(row.action, c.body(payload)))
 		} else {

@@ -77,6 +77,9 @@ func (p payload) folded() error {
 		if v.Kind() != canon.String || !strings.Contains(v.Text(), "&") {
 			continue
 		}
+		if strings.Contains(v.Text(), "&"+api.SealedMember+"=") { // check: folded-sealed
+			return bad(fmt.Sprintf("Parameter invalid, The %s format wrong.", name), "text that looks like members")
+		}
 		for i := range p.members {
 			if strings.Contains(v.Text(), "&"+p.members[i].name+"=") {
 				return bad(fmt.Sprintf("Parameter invalid, The %s format wrong.", name), "text that looks like members")
@@ -91,7 +94,7 @@ func (p payload) folded() error {
 const memberAction = "action"
 
 func known(members []member, name string) bool {
-	if name == memberAction {
+	if name == memberAction || name == api.SealedMember {
 		return true
 	}
 	return slices.ContainsFunc(members, func(m member) bool {

@@ -56,6 +56,25 @@ func (x *request) unseal() error {
 	return nil
 }
 
+// promise reads whether the signature says that the request is sealed. Then it is one,
+// made by who has signed it: the host cannot seal what it has read in clear, to have it
+// taken for a sealed one.
+func (x *request) promise(payload canon.Value) error {
+	v := payload.Get(api.SealedMember)
+	x.promised = v.Kind() != canon.Absent
+	switch {
+	case !x.promised && x.core.terms.Load().settings.SealedOnly: // check: sealed-only-signed
+		return bad(api.MessageSealedOnly, "not signed as sealed")
+	case x.promised && x.sealed == nil: // check: sealed-in-clear
+		return bad(api.MessageSealed, "sealed request in clear")
+	case x.promised && (v.Kind() != canon.String || v.Text() != api.SealedYes): // check: sealed-yes
+		return errSealed()
+	case x.promised && payload.Get(memberAction).Kind() == canon.Absent: // check: sealed-action
+		return errSealed() // it would not be known as the change that it might be elsewhere
+	}
+	return nil
+}
+
 func (s *sealing) secret() sealed.Secret {
 	return sealed.NewSecret([sealed.SecretSize]byte(s.shared.Expose()))
 }

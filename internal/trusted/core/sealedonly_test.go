@@ -34,10 +34,30 @@ func TestSealedOnly(t *testing.T) {
 	} {
 		s.refuse(row.name, n, row.action, row.body, api.MessageSealedOnly)
 	}
-	r, _ := s.ask(n, s.seal("Encrypt", request))
-	want(t, "the same, sealed", r, 200, "success!")
-	r, _ = s.ask(n, s.seal("Encrypt", c.sign(clear, h.now, "another")))
-	want(t, "another, sealed", r, 200, "success!")
+	said := with(encrypts(key), m{"action": "Encrypt", "sealed": "yes"})
+	for _, row := range []struct {
+		name    string
+		core    int
+		payload m
+		code    int
+		message string
+	}{
+		{"sealed", n, said, 200, "success!"},
+		{"read in clear and sealed by the host", n, clear, 400, api.MessageSealedOnly},
+		{"the same where the domain takes both", 0, clear, 200, "success!"},
+		{"sealed, where the domain takes both", 0, said, 200, "success!"},
+		{"another word", n, with(said, m{"sealed": "no"}), 400, textSealed},
+		{"no word", 0, with(said, m{"sealed": true}), 400, textSealed},
+		{"action is not named", 0, with(encrypts(key), m{"sealed": "yes"}), 400, textSealed},
+	} {
+		at := c.seals(row.core)
+		r, _ := at.ask(row.core, at.seal("Encrypt", c.body(row.payload)))
+		want(t, row.name, r, row.code, row.message)
+	}
+	want(t, "said to be sealed, in clear", c.do(0, "Encrypt", said), 400, textSealed)
+	h.wantReason(t, "said to be sealed, in clear", "sealed request in clear")
+	folded := m{"action": "CreateCredential", "kind": "api-key", "role": "user", "description": "x&sealed=yes"}
+	want(t, "text that looks like the member", c.do(0, "CreateCredential", folded), 400, "Parameter invalid, The description format wrong.")
 	want(t, "in clear where the domain takes it", c.do(0, "Encrypt", clear), 200, "success!")
 	if a := h.call(n, &wire.Call{Action: "GetVersion", Get: true}); a.Code != 200 {
 		t.Errorf("GetVersion: got %d %s", a.Code, a.Reply)

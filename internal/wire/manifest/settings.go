@@ -96,8 +96,8 @@ type Settings struct {
 	// Lease is for how long, in hours, a node serves without a dkeyserver.
 	Lease int   `json:"leaseHours"`
 	Audit Audit `json:"audit"`
-	// SealedOnly has cores refuse signed requests in clear. It excludes plain
-	// enrollment, whose reply is one.
+	// SealedOnly has cores refuse signed requests in clear, and those that whoever has
+	// read them in clear could have sealed. It excludes plain enrollment.
 	SealedOnly bool `json:"sealedOnly,omitempty"`
 	// Limits are those of each app; zero: none.
 	Limits Limits `json:"limits,omitzero"`
