@@ -117,6 +117,8 @@ func TestCustodiansAtEachStart(t *testing.T) {
 	one.g.start(t)
 	opens(t, tenant, key, sealed)
 
+	c.replaces(t, one)
+
 	// A machine that operators have taken out gets it from nobody.
 	c.change(t, one, func(s *manifest.Settings) { s.Platforms = s.Platforms[:1] })
 	if err := os.WriteFile(two.path("domain/"+manifest.FileName(3)), c.read(t, one.path("domain/"+manifest.FileName(3))), 0o600); err != nil {
@@ -125,4 +127,34 @@ func TestCustodiansAtEachStart(t *testing.T) {
 	printed = two.g.out.size()
 	two.start(t, partServer)
 	two.said(t, printed, `custodians are not asked for the DomainKey.*platform is not admitted`)
+}
+
+// replaces has the custodians of now give a TEE what it takes to make the recovery key
+// of others, as the machine keeps no DomainKey.
+func (c *ceremony) replaces(t *testing.T, n *node) {
+	t.Helper()
+	c.custodian(t, "gus")
+	next := c.of("next.json")
+	c.ehsm(t, 0, "domain", "manifest", "edit", n.path("domain/"+manifest.FileName(2)), "--out", next,
+		"--remove", "custodians.members=fay", "--add", "custodians.members=@"+c.of("gus.key.pub"))
+	printed := n.g.out.size()
+	p := n.load(t, n.serverEnv(), partServer, "recovery", next)
+	n.said(t, printed, `waits for the shares of 2 custodians`)
+	for _, name := range []string{"erin", "fay"} {
+		c.ehsm(t, 0, "domain", "custodian", "release", "--key", c.of(name+".key"), "--share", c.of("share-"+name), "--domain", c.domain,
+			"--out", n.path("domain.recovery/"+name+".answer"), n.path("domain.recovery/request"))
+	}
+	<-p.exited
+	if p.err != nil {
+		t.Fatalf("the recovery key of others: %v", p.err)
+	}
+	n.said(t, printed, "for custodian gus: ")
+	for _, path := range []string{n.path("domain.recovery"), n.path("domain/domainkey.sealed")} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := os.Stat(n.path("domain/share-gus-m3.sealed")); err != nil {
+		t.Error(err)
+	}
 }
