@@ -31,7 +31,7 @@ const (
 // AdminActions lists the actions of administrators, each once.
 func AdminActions() []string {
 	return []string{
-		ListApps, DisableApp, EnableApp, DeleteApp,
+		ListApps, DisableApp, EnableApp, DeleteApp, PrepareRekey, RekeyApp,
 		CreateToken, ListTokens, RevokeToken,
 		ListAdministrators, AddAdministrator, RemoveAdministrator,
 	}

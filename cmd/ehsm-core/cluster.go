@@ -113,8 +113,8 @@ func (m *member) serve(ctx context.Context, client *provision.Client, keys *doma
 	program.DescribeHome(home, m.stderr)
 	c, err := newCore(m.settings, core.Config{
 		Platform: m.platform, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: d.Floor(), Clock: d.Now,
-		Administrator: state.Administrator,
-		Wanted:        client.Want, Heard: func(p wire.Progress) { client.Self.Rewrapped(overview.Rewrap(p)) },
+		Administrator: state.Administrator, Custodians: state.Custodians,
+		Wanted: client.Want, Heard: func(p wire.Progress) { client.Self.Rewrapped(overview.Rewrap(p)) },
 	})
 	if err != nil {
 		return err

@@ -119,7 +119,7 @@ func alone(ctx context.Context, settings config.Core, p tee.Platform, cage *laun
 		}
 	}
 	c, err := newCore(settings, core.Config{
-		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date, Administrator: state.Administrator,
+		Platform: p, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date, Administrator: state.Administrator, Custodians: state.Custodians,
 	})
 	if err != nil {
 		return err

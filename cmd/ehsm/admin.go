@@ -27,7 +27,8 @@ func newAdmin(a *app) *cobra.Command {
 		Short: "Administer tenants and enrollment tokens of a domain",
 		Long: `admin asks the service for what an administrator of its domain may do. --key is
 the file of "ehsm domain keygen --duty administrator". The service is verified
-by --policy and --domain first. Nothing here yields a credential of a tenant.`,
+by --policy and --domain first. Nothing here yields a credential of a tenant, but for "apps rekey", which takes the
+custodians of the domain.`,
 		Example: adminExample("tokens create --tenant shop --uses 3") + "\n" + adminExample("apps list"),
 	}, newAdminApps(a, &f), newAdminTokens(a, &f), newAdminAdmins(a, &f))
 	flags := cmd.PersistentFlags()
@@ -77,7 +78,7 @@ func (a *app) asAdmin(ctx context.Context, f *adminFlags, action string, payload
 		return err
 	}
 	defer client.Close()
-	admin, err := client.WithKeyPair(api.DomainAppID, ehsm.KeyPair{
+	admin, err := v.Sealed(client).WithKeyPair(api.DomainAppID, ehsm.KeyPair{
 		ID: api.AdminCredentialText(key.person.Key), Signer: key.signer(), ReplyKey: v.ReplyKeys(client),
 	})
 	if err != nil {
@@ -110,11 +111,12 @@ func newAdminApps(a *app, f *adminFlags) *cobra.Command {
 	var list api.ListAppsRequest
 	listing := a.adminCall(f, "list", "List apps, up to 1000", "apps list", api.ListApps, 0, func([]string) any { return list })
 	listing.Flags().StringVar(&list.After, "after", "", "`appid`: list only those above it")
-	return group(&cobra.Command{Use: "apps", Short: "List, disable, enable and delete apps", Example: adminExample("apps list")}, listing,
+	return group(&cobra.Command{Use: "apps", Short: "List, disable, enable, delete and re-key apps", Example: adminExample("apps list")}, listing,
 		a.adminCall(f, "disable APPID", "Suspend all credentials of an app", "apps disable 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.DisableApp, 1, app),
 		a.adminCall(f, "enable APPID", "End the suspension of an app", "apps enable 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.EnableApp, 1, app),
 		a.adminCall(f, "delete APPID", "Take the credentials of an app away for good, and delete its keys",
-			"apps delete 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.DeleteApp, 1, app))
+			"apps delete 86f0c2a1-4b5d-4c3e-9a77-0d1e2f3a4b5c", api.DeleteApp, 1, app),
+		newAdminRekey(a, f))
 }
 
 func newAdminTokens(a *app, f *adminFlags) *cobra.Command {

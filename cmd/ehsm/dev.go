@@ -47,7 +47,8 @@ protected by file permissions only. Everything it keeps is in one directory. At
 its first start it enrolls a tenant; at every start it writes how to reach the
 service as that tenant to the profile "dev", or the one of --profile. Once it is
 ready it can write to the data directory only, and start no programs. In there,
-administrator.key is for "ehsm admin".
+administrator.key is for "ehsm admin", and custodian-1.key to custodian-3.key are for
+"ehsm domain custodian rekey".
 
 With --nodes it runs a domain of several nodes instead, with the programs of a real
 one, which must be in the directory of ehsm ("make build"). Each node is a simulated
@@ -108,11 +109,11 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 	}
 	config.TuneCollector(ctx, a.getenv, 400)
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
-	administrator, err := firstAdministrator(f.data)
+	administrator, custodians, err := firstPeople(f.data)
 	if err != nil {
 		return err
 	}
-	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Rate: f.limit, Locked: true})
+	server, err := dev.Start(ctx, dev.Options{Dir: f.data, Listen: f.listen, PlainHTTP: f.http, Log: log, Administrator: administrator, Custodians: custodians, Rate: f.limit, Locked: true})
 	if err != nil {
 		return err
 	}
@@ -122,21 +123,28 @@ func (a *app) dev(ctx context.Context, f devFlags) error {
 	return server.Wait()
 }
 
-// firstAdministrator makes the key of the administrator of a domain that is yet to be
-// made in a data directory, administrator.key in it. A domain that is there has the one
-// that it has.
-func firstAdministrator(dir string) (manifest.Person, error) {
+// firstPeople makes the keys of administrator and custodians of a domain that is yet to
+// be made in a data directory, administrator.key and custodian-1.key to -3.key in it. A
+// domain that is there has the ones that it has.
+func firstPeople(dir string) (administrator manifest.Person, custodians *manifest.Quorum, err error) {
 	if _, err := os.Stat(filepath.Join(dir, dev.DomainDir)); err == nil {
-		return manifest.Person{}, nil
+		return administrator, nil, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return manifest.Person{}, fmt.Errorf("data directory: %w", err)
+		return administrator, nil, fmt.Errorf("data directory: %w", err)
 	}
 	k, err := devKey(dir, devAdministrator, manifest.Administrator)
 	if err != nil {
-		return manifest.Person{}, err
+		return administrator, nil, err
 	}
-	return k.person, nil
+	administrator, custodians = k.person, &manifest.Quorum{Threshold: 2}
+	for i := range devCustodians {
+		if k, err = devKey(dir, fmt.Sprint(devCustodian, "-", i+1), manifest.Custodian); err != nil {
+			return administrator, nil, err
+		}
+		custodians.Members = append(custodians.Members, k.person)
+	}
+	return administrator, custodians, nil
 }
 
 // check finds flags that do not go together.

@@ -24,12 +24,12 @@ var errOldManifest = errors.New("the request is under an older manifest")
 func newDomainCustodian(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "custodian",
-		Short: "Try your share of the recovery key, or release it",
+		Short: "Try your share of the recovery key, release it, or approve a re-keying",
 		Long: `A custodian holds a share of the recovery key of a domain, sealed to the custodian's
 key. Some of the shares together restore the DomainKey; fewer say nothing about it.
 docs/domain.md has what custodians do and when.`,
 		Example: `  ehsm domain custodian check --key dave.key --share share-dave.sealed --domain 9a31...f0 genesis.json`,
-	}, newCustodianCheck(a), newCustodianRelease(a))
+	}, newCustodianCheck(a), newCustodianRelease(a), newCustodianRekey(a))
 }
 
 // custodianFlags are what both commands take.

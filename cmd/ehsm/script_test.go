@@ -74,9 +74,9 @@ func startKMS(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 1 && !http {
 		data = ts.MkAbs(args[0])
 	}
-	administrator, err := firstAdministrator(data)
+	administrator, custodians, err := firstPeople(data)
 	ts.Check(err)
-	s, err := dev.Start(context.Background(), dev.Options{Dir: data, Listen: "127.0.0.1:0", PlainHTTP: http, Administrator: administrator})
+	s, err := dev.Start(context.Background(), dev.Options{Dir: data, Listen: "127.0.0.1:0", PlainHTTP: http, Administrator: administrator, Custodians: custodians})
 	ts.Check(err)
 	*running = s
 	ts.Defer(func() { s.Close() })

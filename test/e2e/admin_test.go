@@ -224,3 +224,48 @@ func (s *site) refusedPlatform(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRekeyed has custodians give an app another owner, past a man in the middle. He sees
+// no approval, of which one is not enough.
+func TestRekeyed(t *testing.T) {
+	t.Parallel()
+	m := newMiddle(t, newTarget(t, splitUnix))
+	e := m.enrolling(t)
+	if stderr, ok := e.enroll(t, e.token(t, "--tenant", "shop"), "shop"); !ok {
+		t.Fatal(stderr)
+	}
+	shop := func(args ...string) []string { return append([]string{"--profile", "shop"}, args...) }
+	key := m.must(t, "", shop("key", "create")...)
+	app := regexp.MustCompile(`"appid":"([^"]*)","name":"shop"`).FindStringSubmatch(m.must(t, "", append([]string{"admin", "apps", "list"}, e.admin...)...))
+	public, request := filepath.Join(e.dir, "own.pub"), filepath.Join(e.dir, "rekey.json")
+	if out, err := exec.Command("sh", "-c", "openssl genpkey -algorithm ed25519 | openssl pkey -pubout -out "+public).CombinedOutput(); err != nil || app == nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m.must(t, "", append([]string{"admin", "apps", "rekey", "prepare", app[1], "--public", public, "--out", request}, e.admin...)...)
+	var approvals []string
+	for i := range 2 {
+		line := m.must(t, "", "domain", "custodian", "rekey", request, "--yes", "--domain", e.domain, "--key", m.g.data(fmt.Sprintf("custodian-%d.key", i+1)))
+		approvals = append(approvals, e.file(t, fmt.Sprint("approval-", i), line))
+		secret, err := base64.StdEncoding.DecodeString(strings.Fields(line)[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.hides(t, "approval of a custodian", secret)
+	}
+	finish := append([]string{"admin", "apps", "rekey", "finish", request}, e.admin...)
+	for _, given := range [][]string{approvals[:1], {approvals[1], approvals[1]}} {
+		if _, stderr, ok := m.run(t, "", append(finish, given...)...); ok || !strings.Contains(stderr, "rekey error") {
+			t.Errorf("%d approvals: got %v, %s", len(given), ok, stderr)
+		}
+	}
+	if got := m.must(t, "", shop("key", "list")...); !strings.Contains(got, key) {
+		t.Errorf("got %s", got)
+	}
+	m.must(t, "", append(finish, approvals...)...)
+	if _, stderr, ok := m.run(t, "", shop("key", "list")...); ok || !strings.Contains(stderr, "sign error") {
+		t.Errorf("the lost API key: got %v, %s", ok, stderr)
+	}
+	if got := m.must(t, "", append([]string{"admin", "apps", "list"}, e.admin...)...); !strings.Contains(got, fmt.Sprintf(`"appid":%q,"name":"shop","state":"active","exposed":false,"credentials":1`, app[1])) {
+		t.Errorf("got %s", got)
+	}
+}

@@ -57,8 +57,11 @@ type Options struct {
 	// Administrator is the domain's first one, whom its genesis names. Of the first
 	// start; without a key nobody has it.
 	Administrator manifest.Person
-	Locked        bool             // keys in the memory that the kernel protects best, ordinary memory with a warning where it has none
-	Clock         func() time.Time // the host's clock; nil: time.Now
+	// Custodians can give an app another owner. Of the first start; they have no shares
+	// of the DomainKey.
+	Custodians *manifest.Quorum
+	Locked     bool             // keys in the memory that the kernel protects best, ordinary memory with a warning where it has none
+	Clock      func() time.Time // the host's clock; nil: time.Now
 }
 
 // ErrNotLoopback is returned for plain HTTP on an address that others reach.
@@ -336,6 +339,7 @@ func createDomain(dir string, machine *sim.Machine, o Options) error {
 	if len(o.Administrator.Key) > 0 {
 		draft.Administrator = o.Administrator
 	}
+	draft.Custodians = o.Custodians
 	return domainkey.Create(dir, machine, draft, o.clock()(), operator)
 }
 
@@ -357,7 +361,7 @@ func openCore(o Options, machine *sim.Machine, first bool, home *secret.Home) (*
 	}
 	return core.New(core.Config{
 		Platform: machine, Keys: keys, Home: home, Settings: state.Settings, Manifest: state.Version, Date: state.Date, Limits: o.Limits, Clock: o.Clock,
-		Administrator: state.Administrator,
-		Version:       api.Version, GitSHA: api.Commit(),
+		Administrator: state.Administrator, Custodians: state.Custodians,
+		Version: api.Version, GitSHA: api.Commit(),
 	})
 }

@@ -129,7 +129,7 @@ func (r *Relay) runFacts(ctx context.Context) {
 func narrows(action string) bool {
 	switch action {
 	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, "DeleteALLKey", api.DeleteSecret, "RevokeCredential", "RotateAPIKey",
-		api.DisableApp, api.DeleteApp, api.RevokeToken, api.RemoveAdministrator:
+		api.DisableApp, api.DeleteApp, api.RevokeToken, api.RemoveAdministrator, api.RekeyApp:
 		return true
 	}
 	return false

@@ -34,7 +34,7 @@ func adminActions() []*action {
 		{name: api.RemoveAdministrator, mutates: true, run: (*request).removeAdministrator, storage: "removeAdministrator failed", members: []member{
 			keyIDMember("id")}},
 	}
-	table = append(table, tokenActions()...)
+	table = append(append(table, tokenActions()...), rekeyActions()...)
 	for _, a := range table {
 		a.admin, a.named = true, true
 	}

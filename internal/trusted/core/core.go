@@ -86,6 +86,7 @@ type Config struct {
 	// Administrator is the first one, whom the domain's genesis names and no later
 	// manifest changes; the zero value: there is none.
 	Administrator manifest.Person
+	Custodians    *manifest.Quorum // of the last manifest, who can give an app another owner; nil: nobody can
 	Limits        Limits
 	Version       string           // of the program, shown by GetVersion
 	GitSHA        string           // commit, shown by GetVersion
@@ -198,6 +199,7 @@ func New(cfg Config) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
+	first.custodians = cfg.Custodians
 	c.terms.Store(first)
 	c.keys.Settle(&cfg.Settings)
 	if c.chain, err = audit.New(cfg.Keys, cfg.Platform.Name(), c.clock.micros()); err != nil {

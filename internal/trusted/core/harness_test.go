@@ -29,12 +29,13 @@ import (
 
 // A domain is what the cores of a test share.
 type domain struct {
-	dir      string
-	platform tee.Platform
-	keys     *domainkey.Keyring
-	state    *manifest.State
-	settings manifest.Settings // of state, unless a test says otherwise
-	frank    manifest.Person   // the first administrator
+	dir        string
+	platform   tee.Platform
+	keys       *domainkey.Keyring
+	state      *manifest.State
+	settings   manifest.Settings // of state, unless a test says otherwise
+	frank      manifest.Person   // the first administrator
+	custodians *manifest.Quorum
 }
 
 func newDomain(t testing.TB) domain {
@@ -66,7 +67,7 @@ func newDomainAt(t testing.TB, created time.Time) domain {
 
 func (d domain) start(t testing.TB, h *host, l Limits) *Core {
 	t.Helper()
-	c, err := New(Config{Platform: d.platform, Keys: d.keys, Settings: d.settings, Administrator: d.frank, Date: d.state.Date, Limits: l, Version: "test", Clock: func() time.Time { return h.now }})
+	c, err := New(Config{Platform: d.platform, Keys: d.keys, Settings: d.settings, Administrator: d.frank, Custodians: d.custodians, Date: d.state.Date, Limits: l, Version: "test", Clock: func() time.Time { return h.now }})
 	if err != nil {
 		t.Fatal(err)
 	}

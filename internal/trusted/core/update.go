@@ -24,10 +24,11 @@ var ErrManifest = errors.New("manifest does not take the place of the one in for
 // terms are what a manifest decides for a core. They are replaced as a whole; a
 // request that is under way may have read some of them before.
 type terms struct {
-	settings manifest.Settings
-	version  uint64 // of the manifest
-	window   int64  // milliseconds
-	judge    *judge
+	settings   manifest.Settings
+	version    uint64 // of the manifest
+	window     int64  // milliseconds
+	judge      *judge
+	custodians *manifest.Quorum // nil: there are none
 }
 
 func newTerms(s *manifest.Settings, version uint64, floors *floors) (*terms, error) {
@@ -59,6 +60,7 @@ func (c *Core) Update(s *manifest.State, date time.Time) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrManifest, err)
 	}
+	next.custodians = s.Custodians
 	c.clock.raise(date)
 	c.replays.resize(next.window, c.clock.micros()/1000)
 	if s.Settings.DomainKeyVersion() != was.settings.DomainKeyVersion() {

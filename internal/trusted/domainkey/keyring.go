@@ -38,6 +38,7 @@ const (
 	RewrapSalt     Purpose = "ehsm/rewrap-salt/v1\x00"     // makes the salts of records that are wrapped anew
 	NegativeFacts  Purpose = "ehsm/negative-facts/v1\x00"  // authenticates entries of the log of negative facts
 	LoginToken     Purpose = "ehsm/login-token/v1\x00"     // authenticates the credentials of workloads that have logged in
+	RekeyApproval  Purpose = "ehsm/rekey-approval/v1\x00"  // makes what custodians approve another owner of an app with
 )
 
 // Keyring is the DomainKey of one domain in the versions held, with the domain's
@@ -88,7 +89,7 @@ func newKeyring(home *secret.Home, domain genesis.ID, versions []secret.Bytes, s
 func newKeySet(home *secret.Home, domain genesis.ID, versions []secret.Bytes) (*keySet, error) {
 	s := &keySet{versions: versions, derived: map[Purpose][]secret.Bytes{}}
 	var err error
-	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt, NegativeFacts, LoginToken} {
+	for _, p := range []Purpose{RecordWrapping, ImportToken, RewrapSalt, NegativeFacts, LoginToken, RekeyApproval} {
 		if s.derived[p], err = derive(home, p, domain, versions); err != nil {
 			return nil, err
 		}

@@ -60,11 +60,15 @@ func TestPurposesDiffer(t *testing.T) {
 		if err != nil || login.Len() != KeySize {
 			t.Errorf("Key(LoginToken, %d): got %d bytes, %v", version, login.Len(), err)
 		}
-		for _, key := range []secret.Bytes{wrapping, token, salt, facts, login} {
+		rekey, err := k.Key(RekeyApproval, version)
+		if err != nil || rekey.Len() != KeySize {
+			t.Errorf("Key(RekeyApproval, %d): got %d bytes, %v", version, rekey.Len(), err)
+		}
+		for _, key := range []secret.Bytes{wrapping, token, salt, facts, login, rekey} {
 			seen[string(key.Expose())] = true
 		}
 	}
-	if want := 5 * int(k.Current()); len(seen) != want {
+	if want := 6 * int(k.Current()); len(seen) != want {
 		t.Errorf("got %d different keys, want %d", len(seen), want)
 	}
 	for _, version := range []uint32{0, k.Current() + 1, math.MaxUint32} {
