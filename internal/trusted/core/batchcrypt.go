@@ -135,7 +135,7 @@ func (x *request) opener(k *cached[record.Key], ciphertexts texts) (*opener, err
 		if stated, ok := k.value.Version(number); !ok || stated.State != record.Active || o.find(number) != nil {
 			continue
 		}
-		if len(o.versions) == api.MaxBatchVersions { // check+: batch-versions: it bounds the records of a call
+		if len(o.versions) == api.MaxBatchVersions { // check: batch-versions
 			return nil, bad(api.MessageBatchVersions, "too many key versions")
 		}
 		o.versions = append(o.versions, openerVersion{number: number})

@@ -228,7 +228,7 @@ func (m *member) checkBase64s(v canon.Value) error {
 	if v.Kind() != canon.Array {
 		return m.invalid("must be of array type.")
 	}
-	if v.Len() > api.MaxBatch { // check+: batch-size: it bounds work and not what may be done
+	if v.Len() > api.MaxBatch { // check: batch-size
 		return m.invalid("length error.")
 	}
 	one := member{name: m.name, kind: kindBase64, min: m.min, max: m.max}
