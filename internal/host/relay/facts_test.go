@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ehsm-kms/ehsm/internal/host/store"
@@ -21,6 +22,7 @@ type logStore struct {
 	fail    error  // of Facts
 	refused int    // changes at a place that is taken
 	meet    func() // called before a change with facts
+	place   func() // called when a change with facts has been given its place
 }
 
 func (s *logStore) Facts(_ context.Context, after uint64, limit int) ([]byte, error) {
@@ -40,6 +42,10 @@ func (s *logStore) Apply(ctx context.Context, c store.Change) error {
 	}
 	if s.meet != nil {
 		s.meet()
+	}
+	if s.place != nil {
+		c.Placed()
+		s.place()
 	}
 	s.logged.Lock()
 	defer s.logged.Unlock()
@@ -70,6 +76,7 @@ type logCore struct {
 	shown    bool   // to the end
 	pages    int
 	places   map[uint64]uint64 // of pending facts, by handle
+	called   func()            // called for a change with facts
 }
 
 func (c *logCore) Facts(_ context.Context, f *wire.Facts) (wire.FactsState, error) {
@@ -100,6 +107,9 @@ func (c *logCore) Call(ctx context.Context, call *wire.Call) (*wire.Answer, erro
 	}
 	if call.Action != "DeleteKey" {
 		return c.fakeCore.Call(ctx, call)
+	}
+	if c.called != nil {
+		c.called()
 	}
 	change := *call
 	change.Action = "Add"
@@ -214,6 +224,40 @@ func TestLogTurns(t *testing.T) {
 	wg.Wait()
 	if g.store.refused != 0 || len(g.store.log) != 20*wire.FactSize {
 		t.Errorf("%d met others, the log has %d bytes", g.store.refused, len(g.store.log))
+	}
+	if len(g.turns.open) != 0 {
+		t.Errorf("%d turns are open", len(g.turns.open))
+	}
+}
+
+// Where the store gives places, the next change is made while the one before is being
+// stored. One that is refused takes its turn again.
+func TestLogTurnIsPassed(t *testing.T) {
+	g := newLogRig(t)
+	g.want(t, "Read", 0, "0")
+	second := make(chan struct{})
+	var calls, places atomic.Int32
+	g.core.called = func() {
+		if calls.Add(1) == 2 {
+			close(second)
+		}
+	}
+	g.store.place = func() {
+		if places.Add(1) == 1 {
+			<-second // who had the turn to the end would wait for ever
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			if r, err := g.do("DeleteKey", i+1); err != nil || r.Code != 200 {
+				t.Errorf("DeleteKey: got %s, %v", r.Body, err)
+			}
+		})
+	}
+	wg.Wait()
+	if len(g.store.log) != 8*wire.FactSize {
+		t.Errorf("the log has %d bytes", len(g.store.log))
 	}
 	if len(g.turns.open) != 0 {
 		t.Errorf("%d turns are open", len(g.turns.open))
