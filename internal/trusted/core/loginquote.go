@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/ehsm-kms/ehsm/api"
@@ -62,6 +63,10 @@ func (x *request) proveQuote(ask *api.LoginAsk, rules []record.LoginRule) (*reco
 	}
 	if x.millis()-made >= challengeTime { // check: login-challenge-time
 		return nil, errLogin("challenge has expired")
+	}
+	// The host is not to fetch collateral for whoever asks.
+	if !slices.ContainsFunc(rules, func(r record.LoginRule) bool { return r.Code != nil }) { // check: login-no-quotes
+		return nil, errLogin("no rule for quotes")
 	}
 	c, err := x.collateral(ask.Quote)
 	if err != nil {

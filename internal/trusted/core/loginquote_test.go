@@ -148,6 +148,16 @@ func TestLoginQuoteRefused(t *testing.T) {
 	w.ask.JWT, w.ask.Quote = nil, []byte("no quote")
 	want(t, "no quote", w.send(w.message(w.ask.Append(nil))), 400, api.MessageLogin)
 	h.wantReason(t, "no quote", "quote is malformed")
+	for _, name := range []string{"code", "signed"} {
+		alice.mustDo(api.DeleteLoginRule, withAction(api.DeleteLoginRule, m{"name": name}))
+	}
+	h.collate = func(wire.CollateralQuery) []byte {
+		t.Error("the host is asked for collateral")
+		return nil
+	}
+	w.ask.Challenge = w.challenged()
+	want(t, "no rule for quotes", w.quoted(q, none), 400, api.MessageLogin)
+	h.wantReason(t, "no rule for quotes", "no rule for quotes")
 }
 
 // wantReason looks into the last audit entry.
