@@ -60,39 +60,6 @@ type App struct {
 	Credentials []Credential
 }
 
-// Key is a CMK without its material.
-type Key struct {
-	Spec   primitive.Spec
-	Usage  Usage
-	Origin Origin
-	State  State
-	// Paddings are those that an RSA key admits; it has at least one. Keys of
-	// other specs have none.
-	Paddings primitive.PaddingSet
-	// Default marks the app's DefaultKey. Only its secrets use it: it is not
-	// listed, not named by requests, and not deleted with all others.
-	Default  bool
-	Created  int64 // Unix milliseconds
-	Modified int64 // Unix milliseconds
-	Expires  int64 // Unix milliseconds, 0: never
-	// Deleted is when the owner asked for deletion, in Unix milliseconds; 0: he
-	// did not. A deleted key is unusable and not listed.
-	Deleted int64
-	// Generation is the app's generation when the key was made or restored. A
-	// key of an earlier generation than its app's was deleted with all others.
-	Generation uint32
-	Primary    uint32 // number of the version that protects new data, 0: none yet
-	Versions   []Version
-}
-
-// Version is a key's statement about one of its versions.
-type Version struct {
-	Number  uint32 // 1..n, ascending
-	State   State
-	Created int64    // Unix milliseconds
-	Digest  [32]byte // commitment to the material, see VersionDigest
-}
-
 // KeyVersion is the record of one version's material.
 type KeyVersion struct {
 	Spec    primitive.Spec
@@ -104,21 +71,8 @@ type KeyVersion struct {
 const (
 	appV1        = 1 // one API key, the owner's
 	appV2        = 2
-	keyV1        = 1
 	keyVersionV1 = 1
-	maxVersions  = 1000
-	versionSize  = 4 + 1 + 8 + 32
 )
-
-// Version returns the statement about a version.
-func (k *Key) Version(number uint32) (Version, bool) {
-	for _, v := range k.Versions {
-		if v.Number == number {
-			return v, true
-		}
-	}
-	return Version{}, false
-}
 
 // SealApp seals an app record with the texts of its API keys, in the order of
 // their credentials; they stay the caller's. It refuses what OpenApp would refuse.
@@ -192,60 +146,6 @@ func readApp(attributes []byte) (App, uint8, error) {
 		err = a.validate()
 	}
 	return a, layout, err
-}
-
-// SealKey seals a key record. It has no material of its own. It refuses what
-// OpenKey would refuse: an unknown spec, usage, origin or state, paddings that do
-// not fit the spec, over 1000 versions, or versions out of order.
-func SealKey(keys *domainkey.Keyring, h Header, k Key) ([]byte, error) {
-	if err := sealable(h, wire.Key, k.validate()); err != nil {
-		return nil, err
-	}
-	b := []byte{keyV1, byte(k.Spec), byte(k.Usage), byte(k.Origin), byte(k.State), byte(k.Paddings)}
-	b = pack.AppendBool(b, k.Default)
-	b = appendInt64s(b, k.Created, k.Modified, k.Expires, k.Deleted)
-	b = binary.BigEndian.AppendUint32(b, k.Generation)
-	b = binary.BigEndian.AppendUint32(b, k.Primary)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(k.Versions)))
-	for _, v := range k.Versions {
-		b = binary.BigEndian.AppendUint32(b, v.Number)
-		b = append(b, byte(v.State))
-		b = appendInt64s(b, v.Created)
-		b = append(b, v.Digest[:]...)
-	}
-	return seal(keys, h, b, secret.Bytes{})
-}
-
-// OpenKey opens a key record. Errors: ErrOpen.
-func OpenKey(keys *domainkey.Keyring, h Header, sealed []byte) (Key, error) {
-	var k Key
-	if h.ID.Type != wire.Key { // check+: key-type: other types have attributes that do not parse as these
-		return k, fmt.Errorf("%w: %s is no key", ErrOpen, h.ID)
-	}
-	attributes, material, err := open(keys, h, sealed)
-	if err != nil {
-		return k, err
-	}
-	r := version(attributes, keyV1)
-	k.Spec, k.Usage, k.Origin = primitive.Spec(r.Uint8()), Usage(r.Uint8()), Origin(r.Uint8())
-	k.State, k.Paddings = State(r.Uint8()), primitive.PaddingSet(r.Uint8())
-	k.Default = r.Bool()
-	k.Created, k.Modified, k.Expires, k.Deleted = r.Int64(), r.Int64(), r.Int64(), r.Int64()
-	k.Generation, k.Primary = r.Uint32(), r.Uint32()
-	k.Versions = make([]Version, r.Count(maxVersions, versionSize))
-	for i := range k.Versions {
-		v := &k.Versions[i]
-		v.Number, v.State, v.Created = r.Uint32(), State(r.Uint8()), r.Int64()
-		r.Array(v.Digest[:])
-	}
-	if material.Len() != 0 {
-		r.Fail("key record has material")
-	}
-	if err := finish(r, k.validate()); err != nil {
-		material.Zero()
-		return Key{}, err
-	}
-	return k, nil
 }
 
 // SealKeyVersion seals the material of one key version. It refuses an unknown

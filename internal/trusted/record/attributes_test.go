@@ -28,6 +28,10 @@ const (
 	atDefault    = 6
 	atCount      = 47
 	atVersions   = 51
+	atDestroy    = 47 // of layout 2
+	atProtected  = 55
+	atPeriod     = 64
+	atDescribed  = 76
 	atStated     = 4 // state, in a version
 	atSecret     = 1 // state of a secret
 	atCurrent    = 18
@@ -57,13 +61,23 @@ func count(stated uint32, numbers ...uint32) func([]byte) []byte {
 		binary.BigEndian.PutUint32(b[atCount:], stated)
 		b = b[:atVersions]
 		for _, n := range numbers {
-			v := make([]byte, versionSize)
+			v := make([]byte, versionV1Size)
 			binary.BigEndian.PutUint32(v, n)
 			v[atStated] = byte(Active)
 			b = append(b, v...)
 		}
 		return b
 	}
+}
+
+// inLayout2 says in layout 2 what layout 1 can say.
+func inLayout2(b []byte) []byte {
+	life := make([]byte, 8+1+4+4+2+8+2+4+4)
+	v := bytes.Clone(b[atVersions:])
+	v = append(v[:13:13], append(make([]byte, 8), v[13:]...)...)
+	b = append(append(b[:atCount:atCount], life...), 0, 0, 0, 1)
+	b[atLayout] = 2
+	return append(b, v...)
 }
 
 func upTo(n uint32) (numbers []uint32) {
@@ -80,6 +94,7 @@ func TestBadAttributes(t *testing.T) {
 	const app, key, version = "new app", "AES key", "AES key, version 1"
 	const named, gone, value = "secret", "secret that is gone", "secret, version 1"
 	const policy = "quote policy"
+	const whole = "key with all that layout 2 says"
 	const rsa, session, used = "RSA key that admits PSS only", "import session, opaque key pair of 600 bytes", "import session after too many failures"
 	for _, row := range []struct {
 		name, record string
@@ -97,11 +112,29 @@ func TestBadAttributes(t *testing.T) {
 		{"app of an unknown state", app, set(atAppState, 255), "no state 255"},
 		{"app exposed twice", app, set(atAppExposed, 2), "boolean is 2"},
 		{"key of layout 0", key, set(atLayout, 0), "layout 0 is unknown"},
-		{"key of layout 2", key, set(atLayout, 2), "layout 2 is unknown"},
-		{"key without attributes", key, cut(atVersions + versionSize), "got 0 bytes"},
+		{"key of layout 3", key, set(atLayout, 3), "layout 3 is unknown"},
+		{"key of layout 1 in layout 2", key, inLayout2, "layout 1 in layout 2"},
+		{"key of layout 2 cut short", whole, cut(1), "count"},
+		{"key of layout 2 with a byte more", whole, add(0), "1 trailing bytes"},
+		{"key to be destroyed before 1970", whole, set(atDestroy, 0x80), "before 1970"},
+		{"key to be destroyed that is not deleted", whole, func(b []byte) []byte { clear(b[31:39]); return b }, "is not deleted"},
+		{"key protected twice", whole, set(atProtected, 2), "boolean is 2"},
+		{"key that rotates too late", whole, set(atPeriod, 0xa), "after 2650 days, limit 2560"},
+		{"key that rotates without a period", whole, func(b []byte) []byte { clear(b[atPeriod : atPeriod+2]); return b }, "with a period of 0 days"},
+		{"key that does not rotate after its period", whole, func(b []byte) []byte { clear(b[atPeriod+2 : atPeriod+10]); return b }, "next rotation at 0"},
+		{"description that is no UTF-8", whole, set(atDescribed, 0xff), "description"},
+		{"alias that is none", whole, func(b []byte) []byte { return bytes.Replace(b, []byte("mail"), []byte("ma l"), 1) }, "alias"},
+		{"aliases out of order", whole, func(b []byte) []byte { return bytes.Replace(b, []byte("mail"), []byte("zail"), 1) }, "alias"},
+		{"tag without a name", whole, func(b []byte) []byte {
+			return bytes.Replace(b, []byte("\x00\x04team\x00\x04post"), []byte("\x00\x00\x00\x08teampost"), 1)
+		}, "name of a tag"},
+		{"tag twice", whole, func(b []byte) []byte { return bytes.Replace(b, []byte("team"), []byte("cost"), 1) }, "follows"},
+		{"tag that is no UTF-8", whole, func(b []byte) []byte { return bytes.Replace(b, []byte("post"), []byte("pos\xff"), 1) }, "value of tag"},
+		{"version to be destroyed before 1970", whole, func(b []byte) []byte { b[len(b)-versionV2Size+13] = 0x80; return b }, "before 1970"},
+		{"key without attributes", key, cut(atVersions + versionV1Size), "got 0 bytes"},
 		{"key cut short", key, cut(1), "count"},
 		{"key with a byte more", key, add(0), "1 trailing bytes"},
-		{"key with a version more", key, add(make([]byte, versionSize)...), "45 trailing bytes"},
+		{"key with a version more", key, add(make([]byte, versionV1Size)...), "45 trailing bytes"},
 		{"key without a spec", key, set(atSpec, 0), "spec"},
 		{"key of an unknown spec", key, set(atSpec, 255), "spec"},
 		{"key without a usage", key, set(atUsage, 0), "usage 0 is unknown"},
@@ -120,7 +153,7 @@ func TestBadAttributes(t *testing.T) {
 		{"version of an unknown state", key, set(atVersions+atStated, 7), "version 1: state 7 is unknown"},
 		{"fewer versions than counted", key, count(2, 1), "count 2"},
 		{"more versions than counted", key, count(1, 1, 2), "trailing bytes"},
-		{"too many versions", key, count(maxVersions+1, upTo(maxVersions+1)...), "count 1001"},
+		{"too many versions", key, count(MaxVersions+1, upTo(MaxVersions+1)...), "count 1001"},
 		{"far too many versions", key, count(math.MaxUint32, 1), "count 4294967295"},
 		{"version 0", key, count(1, 0), "version 0 follows"},
 		{"version twice", key, count(2, 1, 1), "version 1 follows version 1"},
@@ -208,7 +241,7 @@ func TestExtremeAttributes(t *testing.T) {
 		Key{
 			Spec: primitive.HMAC, Usage: SignVerify, Origin: External, State: Destroyed,
 			Created: math.MinInt64, Modified: -1, Expires: math.MaxInt64, Deleted: 1, Generation: last, Primary: last,
-			Versions: []Version{{1, Compromised, math.MinInt64, [32]byte{255}}, {last, PreActivation, math.MaxInt64, [32]byte{31: 1}}},
+			Versions: []Version{{1, Compromised, math.MinInt64, 0, [32]byte{255}}, {last, PreActivation, math.MaxInt64, 0, [32]byte{31: 1}}},
 		},
 		Key{Spec: primitive.AESGCM128, Usage: EncryptDecrypt, Origin: Internal, State: PreActivation, Versions: []Version{}},
 		Key{Spec: primitive.RSA4096, Usage: EncryptDecrypt, Origin: Internal, State: Active, Paddings: 7, Versions: []Version{}},
@@ -334,7 +367,7 @@ func TestSealRefusals(t *testing.T) {
 		{"key without a usage", with(func(k *Key) { k.Usage = 0 }), "usage 0"},
 		{"key without an origin", with(func(k *Key) { k.Origin = 0 }), "origin 0"},
 		{"key without a state", with(func(k *Key) { k.State = 0 }), "state 0"},
-		{"key with too many versions", with(func(k *Key) { k.Versions = make([]Version, maxVersions+1) }), "1001 versions, limit 1000"},
+		{"key with too many versions", with(func(k *Key) { k.Versions = make([]Version, MaxVersions+1) }), "1001 versions, limit 1000"},
 		{"AES key with paddings", with(func(k *Key) { k.Paddings = primitive.AllowPSS }), "padding set 0x2 does not fit spec EH_AES_GCM_256"},
 		{"RSA key without paddings", with(func(k *Key) { k.Spec = primitive.RSA3072 }), "padding set 0x0 does not fit spec EH_RSA_3072"},
 		{"SM2 key with paddings", with(func(k *Key) { k.Spec, k.Paddings = primitive.SM2, primitive.AllowOAEP }), "padding set 0x4 does not fit"},

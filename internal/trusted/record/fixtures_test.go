@@ -120,8 +120,10 @@ type releasedRecord struct {
 			Number  uint32
 			State   State
 			Created int64
+			Destroy int64
 			Digest  hexBytes
 		}
+		Life // of layout 2
 	}
 	KeyVersion    *KeyVersion
 	ImportSession *struct {
@@ -167,6 +169,18 @@ type releasedRecord struct {
 	}
 }
 
+// Life is what keys have in layout 2.
+type Life struct {
+	Destroy                    int64
+	Protected                  bool
+	LeastEncrypt, LeastDecrypt uint32
+	Period                     uint16
+	Rotate                     int64
+	Description                string
+	Aliases                    []string
+	Tags                       []Tag
+}
+
 func releasedRecords(t testing.TB) []releasedRecord {
 	t.Helper()
 	var file struct{ Records []releasedRecord }
@@ -199,10 +213,12 @@ func (r releasedRecord) key() Key {
 	k := Key{
 		Spec: r.Key.Spec, Usage: r.Key.Usage, Origin: r.Key.Origin, State: r.Key.State, Paddings: r.Key.Paddings, Default: r.Key.Default,
 		Created: r.Key.Created, Modified: r.Key.Modified, Expires: r.Key.Expires, Deleted: r.Key.Deleted,
-		Generation: r.Key.Generation, Primary: r.Key.Primary, Versions: []Version{},
+		Generation: r.Key.Generation, Primary: r.Key.Primary, Destroy: r.Key.Destroy, Protected: r.Key.Protected,
+		LeastEncrypt: r.Key.LeastEncrypt, LeastDecrypt: r.Key.LeastDecrypt, Period: r.Key.Period, Rotate: r.Key.Rotate,
+		Description: r.Key.Description, Aliases: r.Key.Aliases, Tags: r.Key.Tags, Versions: []Version{},
 	}
 	for _, v := range r.Key.Versions {
-		k.Versions = append(k.Versions, Version{v.Number, v.State, v.Created, [32]byte(v.Digest)})
+		k.Versions = append(k.Versions, Version{v.Number, v.State, v.Created, v.Destroy, [32]byte(v.Digest)})
 	}
 	return k
 }

@@ -184,7 +184,7 @@ func TestManyVersions(t *testing.T) {
 	r := sample(t, "AES key")
 	k := r.key()
 	k.Versions = nil
-	for i := range maxVersions {
+	for i := range MaxVersions {
 		k.Versions = append(k.Versions, Version{Number: uint32(i + 1), State: Deactivated})
 	}
 	sealed := mustSealKey(t, keys, r.header(), k)

@@ -29,32 +29,6 @@ func (a *App) validate() error {
 
 func (v KeyVersion) validate() error { return knownKind(v.Spec, v.Usage, v.Origin) }
 
-func (k *Key) validate() error {
-	if err := knownKind(k.Spec, k.Usage, k.Origin); err != nil {
-		return err
-	}
-	if err := knownState(k.State); err != nil {
-		return err
-	}
-	if !k.Paddings.Valid() || (k.Paddings != 0) != k.Spec.RSA() {
-		return fmt.Errorf("padding set %#x does not fit spec %s", uint8(k.Paddings), k.Spec)
-	}
-	if len(k.Versions) > maxVersions {
-		return fmt.Errorf("%d versions, limit %d", len(k.Versions), maxVersions)
-	}
-	last := uint32(0)
-	for _, v := range k.Versions {
-		if v.Number <= last {
-			return fmt.Errorf("version %d follows version %d", v.Number, last)
-		}
-		if err := knownState(v.State); err != nil {
-			return fmt.Errorf("version %d: %w", v.Number, err)
-		}
-		last = v.Number
-	}
-	return nil
-}
-
 // validate also checks that there is a key pair of so many bytes as long as the
 // session is open, and none afterwards.
 func (s *ImportSession) validate(keyPair int) error {
