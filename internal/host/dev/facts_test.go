@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -109,25 +110,28 @@ func TestHeadIsKept(t *testing.T) {
 	}
 }
 
-// BenchmarkDelete deletes keys from many clients of one node: each adds to the log of
-// negative facts.
+// BenchmarkDelete deletes keys from several clients of one node: each adds to the log
+// of negative facts.
 func BenchmarkDelete(b *testing.B) {
-	const clients = 16
-	r := openNodes(b, 1)[0]
-	keys := make(chan string, b.N)
-	for range b.N {
-		keys <- r.createKey()
-	}
-	close(keys)
-	b.ResetTimer()
-	var wg sync.WaitGroup
-	for range clients {
-		wg.Go(func() {
-			for key := range keys {
-				r.do("DeleteKey", "keyid", key)
+	for _, clients := range []int{1, 16, 64} {
+		b.Run(strconv.Itoa(clients), func(b *testing.B) {
+			r := openNodes(b, 1)[0]
+			keys := make(chan string, b.N)
+			for range b.N {
+				keys <- r.createKey()
 			}
+			close(keys)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for range clients {
+				wg.Go(func() {
+					for key := range keys {
+						r.do("DeleteKey", "keyid", key)
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deletions/s")
 		})
 	}
-	wg.Wait()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deletions/s")
 }
