@@ -24,7 +24,8 @@ type CreateKeyResult struct {
 }
 
 // KeyRequest names the key for EnableKey, DisableKey and DeleteKey, whose
-// results are Empty, and for GetPublicKey.
+// results are Empty, for GetPublicKey, RotateKey, ListKeyVersions, DescribeKey
+// and CancelKeyDeletion.
 type KeyRequest struct {
 	KeyID string `json:"keyid"`
 }
@@ -33,9 +34,10 @@ type KeyRequest struct {
 // AAD, at most MaxAAD bytes, is authenticated by the AES-GCM specs and ignored
 // by the SM4 specs.
 type EncryptRequest struct {
-	KeyID     string `json:"keyid"`
-	Plaintext []byte `json:"plaintext"`
-	AAD       []byte `json:"aad,omitempty"`
+	KeyID      string `json:"keyid"`
+	Plaintext  []byte `json:"plaintext"`
+	AAD        []byte `json:"aad,omitempty"`
+	KeyVersion uint32 `json:"keyversion,omitempty"` // 0: the primary version
 }
 
 // EncryptResult has the ciphertext, whose format is the server's own.

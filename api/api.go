@@ -44,6 +44,17 @@ const (
 	DeleteKey    = "DeleteKey"
 	DeleteAllKey = "DeleteAllKey"
 
+	// The life of a key. The payloads must have the member ActionMember.
+	RotateKey                  = "RotateKey"
+	ListKeyVersions            = "ListKeyVersions"
+	EnableKeyVersion           = "EnableKeyVersion"
+	DisableKeyVersion          = "DisableKeyVersion"
+	ScheduleKeyVersionDeletion = "ScheduleKeyVersionDeletion"
+	DescribeKey                = "DescribeKey"
+	UpdateKey                  = "UpdateKey"
+	ScheduleKeyDeletion        = "ScheduleKeyDeletion"
+	CancelKeyDeletion          = "CancelKeyDeletion"
+
 	CreateSecret         = "CreateSecret"
 	UpdateSecretDesc     = "UpdateSecretDesc"
 	PutSecretValue       = "PutSecretValue"

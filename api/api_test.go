@@ -16,7 +16,7 @@ func TestMembers(t *testing.T) {
 		{"CreateKey", CreateKeyRequest{KeySpec: AESGCM256, Origin: InternalKey, KeyUsage: EncryptDecrypt}, `{"keyspec":"EH_AES_GCM_256","origin":"EH_INTERNAL_KEY","keyusage":"EH_KEYUSAGE_ENCRYPT_DECRYPT"}`},
 		{"CreateKey with paddings", CreateKeyRequest{RSA2048, InternalKey, SignVerify, []PaddingMode{PKCS1, PSS}}, `{"keyspec":"EH_RSA_2048","origin":"EH_INTERNAL_KEY","keyusage":"EH_KEYUSAGE_SIGN_VERIFY","padding_modes":["EH_RSA_PKCS1","EH_RSA_PKCS1_PSS"]}`},
 		{"Encrypt without aad", EncryptRequest{KeyID: "k", Plaintext: []byte("hi?>")}, `{"keyid":"k","plaintext":"aGk/Pg=="}`},
-		{"Encrypt", EncryptRequest{"k", []byte("hi"), []byte("a")}, `{"keyid":"k","plaintext":"aGk=","aad":"YQ=="}`},
+		{"Encrypt", EncryptRequest{"k", []byte("hi"), []byte("a"), 2}, `{"keyid":"k","plaintext":"aGk=","aad":"YQ==","keyversion":2}`},
 		{"Decrypt", DecryptRequest{"k", []byte("hi"), []byte("a")}, `{"keyid":"k","ciphertext":"aGk=","aad":"YQ=="}`},
 		{"GenerateDataKey", DataKeyRequest{KeyID: "k", KeyLen: 48}, `{"keyid":"k","keylen":48}`},
 		{"without plaintext", DataKeyResult{Ciphertext: []byte("hi")}, `{"ciphertext":"aGk="}`},

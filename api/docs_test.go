@@ -44,7 +44,7 @@ func TestDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for _, file := range []string{"api.go", "names.go", "errors.go", "reply.go", "policies.go"} {
+	for _, file := range []string{"api.go", "names.go", "errors.go", "keylife.go", "reply.go", "policies.go"} {
 		for name, text := range constants(t, file) {
 			if name == "replyInfo" {
 				continue // docs/formats.md
@@ -75,6 +75,7 @@ func TestExamples(t *testing.T) {
 	n := 0
 	signed := constants(t, "api.go")
 	maps.Copy(signed, constants(t, "policies.go"))
+	maps.Copy(signed, constants(t, "keylife.go"))
 	for name, text := range signed {
 		if name != text {
 			continue // no action
@@ -88,7 +89,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("docs/api.md runs no %q", command)
 		}
 	}
-	if n != 46 {
-		t.Errorf("got %d actions, want 46", n)
+	if n != 55 {
+		t.Errorf("got %d actions, want 55", n)
 	}
 }

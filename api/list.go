@@ -8,6 +8,8 @@ func Actions() []string {
 		BatchEncrypt, BatchDecrypt, BatchReEncrypt, BatchSign, BatchVerify,
 		GetParametersForImport, ImportKeyMaterial,
 		ListKey, EnableKey, DisableKey, DeleteKey, DeleteAllKey,
+		DescribeKey, UpdateKey, RotateKey, ListKeyVersions, EnableKeyVersion, DisableKeyVersion,
+		ScheduleKeyVersionDeletion, ScheduleKeyDeletion, CancelKeyDeletion,
 		CreateSecret, UpdateSecretDesc, PutSecretValue, GetSecretValue, ListSecrets, ListSecretVersionIds,
 		DescribeSecret, DeleteSecret, RestoreSecret,
 		GenerateQuote, VerifyQuote, UploadQuotePolicy, GetQuotePolicy,

@@ -28,7 +28,11 @@ func newKey(a *app) *cobra.Command {
 		newKeyShow(a),
 		newKeyState(a, "enable", "Make disabled keys usable again", "enabled", (*ehsm.Client).EnableKey),
 		newKeyState(a, "disable", "Make keys unusable until they are enabled", "disabled", (*ehsm.Client).DisableKey),
+		newKeyRotate(a),
+		newKeyUpdate(a),
+		newKeyVersion(a),
 		newKeyDelete(a),
+		newKeyState(a, "restore", "Give deleted keys back that are not destroyed yet", "as it was before it was deleted", (*ehsm.Client).CancelKeyDeletion),
 	)
 }
 
@@ -174,28 +178,6 @@ func newKeyList(a *app) *cobra.Command {
 	}
 }
 
-func newKeyShow(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show KEY",
-		Short:   "Show one key",
-		Example: "  ehsm key show $KEY",
-		Args:    args(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			keys, err := a.keys(cmd.Context())
-			if err != nil {
-				return err
-			}
-			i := slices.IndexFunc(keys, func(k keyView) bool { return k.KeyID == args[0] })
-			if i < 0 {
-				return withHint(fmt.Errorf("you have no key %q", args[0]), "ehsm key list")
-			}
-			k := keys[i]
-			return a.emit(k, fmt.Sprintf("key:     %s\nspec:    %s\nstate:   %s\ncreated: %s\nexpires: %s\n",
-				k.KeyID, k.Spec, k.State, k.Created.Format(time.RFC3339), k.expires()))
-		},
-	}
-}
-
 // newKeyState returns a command that changes the state of keys.
 func newKeyState(a *app, verb, short, state string, change func(*ehsm.Client, context.Context, string) error) *cobra.Command {
 	return &cobra.Command{
@@ -233,26 +215,44 @@ func (a *app) changeKeys(ctx context.Context, ids []string, state string, change
 
 func newKeyDelete(a *app) *cobra.Command {
 	var yes, all bool
+	var days int
 	cmd := &cobra.Command{
 		Use:   "delete KEY...",
 		Short: "Delete keys; what they encrypted cannot be read any more",
 		Long: `delete makes keys unusable at once and has them destroyed after the deletion
-window of the service. It asks first on a terminal; without one it needs --yes.`,
-		Example: "  ehsm key delete $KEY\n  ehsm key delete --yes $KEY\n  ehsm key delete --all",
+window of the service, or after --days. Until then "ehsm key restore" gives them
+back. It asks first on a terminal; without one it needs --yes.`,
+		Example: "  ehsm key delete $KEY\n  ehsm key delete --yes --days 30 $KEY\n  ehsm key delete --all",
 		Args: func(cmd *cobra.Command, ids []string) error {
 			if all {
 				return args(0, 0)(cmd, ids)
 			}
 			return args(1, -1)(cmd, ids)
 		},
-		RunE: func(cmd *cobra.Command, ids []string) error { return a.deleteKeys(cmd.Context(), ids, all, yes) },
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if !cmd.Flags().Changed("days") {
+				return a.deleteKeys(cmd.Context(), ids, all, yes, (*ehsm.Client).DeleteKey)
+			}
+			if all {
+				return usagef("--days goes with keys, not with --all")
+			}
+			days, err := windowDays(days)
+			if err != nil {
+				return err
+			}
+			return a.deleteKeys(cmd.Context(), ids, false, yes, func(c *ehsm.Client, ctx context.Context, id string) error {
+				_, err := c.ScheduleKeyDeletion(ctx, id, days)
+				return err
+			})
+		},
 	}
+	cmd.Flags().IntVar(&days, "days", 0, "`days` until the material is destroyed, 0 to 30; 0: at once")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&all, "all", false, "delete every key you have")
 	return cmd
 }
 
-func (a *app) deleteKeys(ctx context.Context, ids []string, all, yes bool) error {
+func (a *app) deleteKeys(ctx context.Context, ids []string, all, yes bool, remove func(*ehsm.Client, context.Context, string) error) error {
 	what := strings.Join(ids, ", ")
 	if all {
 		what = "all your keys"
@@ -263,7 +263,7 @@ func (a *app) deleteKeys(ctx context.Context, ids []string, all, yes bool) error
 		}
 	}
 	if !all {
-		return a.changeKeys(ctx, ids, "deleted", (*ehsm.Client).DeleteKey)
+		return a.changeKeys(ctx, ids, "deleted", remove)
 	}
 	client, err := a.client()
 	if err != nil {

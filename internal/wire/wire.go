@@ -265,14 +265,14 @@ type Write struct {
 	Hidden   bool   // leave it out of listings
 	Primary  uint32 // of a key: the version to send along with it
 	Sweep    bool   // of an app: a sweep of its keys is due
-	Due      int64  // of a secret: when to offer it for a purge, Unix milliseconds; 0: never
+	Due      int64  // of a key or secret: when to offer it for a sweep, Unix milliseconds; 0: never
 	// Rewrapped says that Sealed is the state that is stored, wrapped under another
 	// version of the DomainKey. Expected is Revision; nothing of the row changes but
 	// the bytes, and all other fields but ID are zero. Nobody need be told: the state
 	// keeps its name.
 	Rewrapped bool
 	// Remove takes the record away, whatever its revision is and whether there
-	// is one; of a secret version with Version 0, all versions of that ID. All
+	// is one; of a key or secret version with Version 0, all versions of that ID. All
 	// other fields but ID are zero.
 	Remove bool
 	Sealed []byte
@@ -345,7 +345,7 @@ type Sweep struct {
 	RequestID string
 	App       Ref
 	Keys      []Ref  // keys or secrets
-	Secret    Ref    // to be purged, if its type is not 0; then App and Keys are empty
+	Secret    Ref    // a secret to be purged, or a key to which something is due, if its type is not 0; then Keys is empty
 	Floor     uint32 // as in a Call
 }
 

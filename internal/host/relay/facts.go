@@ -128,7 +128,8 @@ func (r *Relay) runFacts(ctx context.Context) {
 // missing here does meet others, and is tried again.
 func narrows(action string) bool {
 	switch action {
-	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, "DeleteALLKey", api.DeleteSecret, "RevokeCredential", "RotateAPIKey",
+	case api.DisableKey, api.DeleteKey, api.DeleteAllKey, api.UpdateKey, api.DisableKeyVersion, api.ScheduleKeyVersionDeletion, api.ScheduleKeyDeletion,
+		"DeleteALLKey", api.DeleteSecret, "RevokeCredential", "RotateAPIKey",
 		api.DisableApp, api.DeleteApp, api.RevokeToken, api.RemoveAdministrator, api.RekeyApp:
 		return true
 	}

@@ -125,9 +125,9 @@ func (c Change) checkFacts() error {
 	return nil
 }
 
-// RemovesAll reports whether w removes all versions of a secret.
+// RemovesAll reports whether w removes all versions of a key or secret.
 func RemovesAll(w wire.Write) bool {
-	return w.Remove && w.ID.Type == wire.SecretVersion && w.ID.Version == 0
+	return w.Remove && (w.ID.Type == wire.SecretVersion || w.ID.Type == wire.KeyVersion) && w.ID.Version == 0
 }
 
 func (c Change) checkRemoval(at int) error {
@@ -167,8 +167,8 @@ func check(w wire.Write) error {
 		return fmt.Errorf("got %d sealed bytes, want %d to %d", len(w.Sealed), len(wire.Tag{}), wire.MaxRecord)
 	case w.Sweep && w.ID.Type != wire.App:
 		return errors.New("a sweep is due only to an app")
-	case w.Due != 0 && w.ID.Type != wire.Secret:
-		return errors.New("a purge is due only to a secret")
+	case w.Due != 0 && w.ID.Type != wire.Secret && w.ID.Type != wire.Key:
+		return errors.New("something is due only to a key or a secret")
 	case w.Due < 0:
 		return fmt.Errorf("due at %d, before 1970", w.Due)
 	}

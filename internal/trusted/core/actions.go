@@ -45,6 +45,7 @@ func actions() map[string]*action {
 	messageType := member{name: "message_type", kind: kindName, names: messageTypeNames(), optional: true}
 	digest := member{name: "digest_mode", kind: kindName, names: digestNames(), optional: true}
 	message := base64Member("message", maxBase64)
+	version := versionMember().opt()
 	table := []*action{
 		{name: "CreateKey", cryptographic: true, mutates: true, run: (*request).createKey, storage: "create cmk failed", members: []member{
 			{name: "keyspec", also: []string{"Keyspec"}, kind: kindName, names: primitive.SpecNames()},
@@ -54,25 +55,25 @@ func actions() map[string]*action {
 			{name: "padding_modes", kind: kindNames, names: paddings[1:], optional: true},
 		}},
 		{name: "Encrypt", cryptographic: true, run: (*request).encrypt, members: []member{
-			keyid, base64Member("plaintext", maxBase64), aad}},
+			keyid, base64Member("plaintext", maxBase64), aad, version}},
 		{name: "Decrypt", cryptographic: true, run: (*request).decrypt, members: []member{
 			keyid, base64Member("ciphertext", maxCiphertextText), aad}},
 		{name: "GenerateDataKey", cryptographic: true, run: (*request).generateDataKey, members: []member{
-			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
+			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad, version}},
 		{name: "GenerateDataKeyWithoutPlaintext", cryptographic: true, run: (*request).generateDataKeyBlind, members: []member{
-			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad}},
+			keyid, {name: "keylen", kind: kindInteger, min: 1, max: maxDataKey}, aad, version}},
 		{name: "AsymmetricEncrypt", cryptographic: true, run: (*request).asymmetricEncrypt, members: []member{
-			keyid, base64Member("plaintext", maxBase64), padding}},
+			keyid, base64Member("plaintext", maxBase64), padding, version}},
 		{name: "AsymmetricDecrypt", cryptographic: true, run: (*request).asymmetricDecrypt, members: []member{
-			keyid, base64Member("ciphertext", maxBase64), padding}},
+			keyid, base64Member("ciphertext", maxBase64), padding, version}},
 		{name: "Sign", cryptographic: true, run: (*request).signMessage, members: []member{
-			keyid, message, messageType, digest, padding}},
+			keyid, message, messageType, digest, padding, version}},
 		{name: "Verify", cryptographic: true, run: (*request).verifyMessage, members: []member{
-			keyid, message, messageType, digest, padding, base64Member("signature", maxBase64)}},
+			keyid, message, messageType, digest, padding, base64Member("signature", maxBase64), version}},
 		{name: "ExportDataKey", cryptographic: true, run: (*request).exportDataKey, members: []member{
 			keyid, textMember("olddatakey_base").or("olddatakey", "old_data_key"),
 			textMember("ukeyid").opt(), textMember("upubkey").opt(), aad, padding}},
-		{name: "GetPublicKey", cryptographic: true, run: (*request).getPublicKey, members: []member{keyid}},
+		{name: "GetPublicKey", cryptographic: true, run: (*request).getPublicKey, members: []member{keyid, version}},
 		{name: "GetParametersForImport", cryptographic: true, mutates: true, run: (*request).getParametersForImport,
 			storage: textParameters, storageCode: codeInternal, members: []member{
 				keyid, {name: "keyspec", also: []string{"Keyspec"}, kind: kindName, names: primitive.SpecNames()}}},
@@ -90,6 +91,8 @@ func actions() map[string]*action {
 		{name: "DeleteAllKey", mutates: true, run: (*request).deleteAllKey, storage: "deleteALLKey failed"},
 	}
 	table = append(table, batchActions()...)
+	table = append(table, versionActions()...)
+	table = append(table, lifeActions()...)
 	table = append(table, secretActions()...)
 	table = append(table, quoteActions()...)
 	table = append(table, adminActions()...)

@@ -67,6 +67,10 @@ func (x *request) padding(spec primitive.Spec) (primitive.Padding, error) {
 // private returns the primary version of an asymmetric or HMAC key, for a
 // usage and, with RSA, for a padding.
 func (x *request) private(k *cached[record.Key], usage record.Usage, p primitive.Padding) (*primitive.Private, error) {
+	return x.privateVersion(k, usage, p, k.value.Primary)
+}
+
+func (x *request) privateVersion(k *cached[record.Key], usage record.Usage, p primitive.Padding, number uint32) (*primitive.Private, error) {
 	if k.value.Spec.Symmetric() { // check: private-kind
 		return nil, errServer("key type")
 	}
@@ -76,9 +80,9 @@ func (x *request) private(k *cached[record.Key], usage record.Usage, p primitive
 	if k.value.Spec.RSA() && !k.value.Paddings.Has(p) { // check: padding-set
 		return nil, errServer("padding not admitted")
 	}
-	v, err := x.loadVersion(k, k.value.Primary)
+	v, err := x.loadVersion(k, number)
 	if err == nil && v == nil {
-		err = errServer("primary version")
+		err = errServer("version without material")
 	}
 	if err != nil {
 		return nil, err
@@ -86,8 +90,57 @@ func (x *request) private(k *cached[record.Key], usage record.Usage, p primitive
 	return v.private, nil
 }
 
+// privates returns the versions of an asymmetric or HMAC key that a request is to
+// work with: the one that protects, or those to try what is protected with, the
+// likeliest first. It is never empty.
+func (x *request) privates(k *cached[record.Key], usage record.Usage, p primitive.Padding, protects bool) (privates, error) {
+	// Each failure of PKCS#1 v1.5 tells something of a version, so only one is asked.
+	numbers, err := x.versionsFor(k, protects, oracle(k, usage, p))
+	if err != nil {
+		return nil, err
+	}
+	keys := make(privates, len(numbers))
+	for i, number := range numbers {
+		if keys[i], err = x.privateVersion(k, usage, p, number); err != nil {
+			return nil, err
+		}
+	}
+	return keys, nil
+}
+
+// oracle reports whether failures to decrypt tell something of the plaintext.
+func oracle(k *cached[record.Key], usage record.Usage, p primitive.Padding) bool {
+	return usage == record.EncryptDecrypt && k.value.Spec.RSA() && p == primitive.PaddingPKCS1
+}
+
+// privates are versions of one key. What they have protected does not say which of
+// them did.
+type privates []*primitive.Private
+
+// decrypt decrypts with the first version that can.
+func (keys privates) decrypt(ciphertext []byte, p primitive.Padding) (plaintext []byte, err error) {
+	for _, key := range keys {
+		plaintext, err = key.Decrypt(ciphertext, p)
+		if err == nil || !errors.Is(err, primitive.ErrDecrypt) {
+			break
+		}
+	}
+	return plaintext, err
+}
+
+// verify reports whether one of the versions has made the signature of a message.
+func (keys privates) verify(s *signing, message, signature []byte) (good bool, err error) {
+	for _, key := range keys {
+		good, err = key.Verify(message, signature, s.kind, s.digest, s.padding)
+		if good || err != nil {
+			break
+		}
+	}
+	return good, err
+}
+
 // encryptionKey returns what AsymmetricEncrypt and AsymmetricDecrypt work with.
-func (x *request) encryptionKey(protects bool) (*cached[record.Key], *primitive.Private, primitive.Padding, error) {
+func (x *request) encryptionKey(protects bool) (*cached[record.Key], privates, primitive.Padding, error) {
 	k, err := x.usableKey(protects)
 	if err != nil {
 		return nil, nil, 0, err
@@ -96,16 +149,16 @@ func (x *request) encryptionKey(protects bool) (*cached[record.Key], *primitive.
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	key, err := x.private(k, record.EncryptDecrypt, p)
-	return k, key, p, err
+	keys, err := x.privates(k, record.EncryptDecrypt, p, protects)
+	return k, keys, p, err
 }
 
 func (x *request) asymmetricEncrypt() (result, error) {
-	_, key, p, err := x.encryptionKey(true)
+	_, keys, p, err := x.encryptionKey(true)
 	if err != nil {
 		return result{}, err
 	}
-	ciphertext, err := key.Encrypt(x.payload.bytes("plaintext"), p)
+	ciphertext, err := keys[0].Encrypt(x.payload.bytes("plaintext"), p)
 	if err != nil {
 		return result{}, errOperation(err)
 	}
@@ -113,12 +166,12 @@ func (x *request) asymmetricEncrypt() (result, error) {
 }
 
 func (x *request) asymmetricDecrypt() (result, error) {
-	k, key, p, err := x.encryptionKey(false)
+	k, keys, p, err := x.encryptionKey(false)
 	if err != nil {
 		return result{}, err
 	}
-	oracle := k.value.Spec.RSA() && p == primitive.PaddingPKCS1
-	plaintext, err := key.Decrypt(x.payload.bytes("ciphertext"), p)
+	oracle := oracle(k, record.EncryptDecrypt, p)
+	plaintext, err := keys.decrypt(x.payload.bytes("ciphertext"), p)
 	defer clear(plaintext)
 	// Only now, so that of requests under way none is told above the limit.
 	if oracle && !x.core.failures.settle(k.id, x.now, err != nil) { // check: pkcs1-limit
@@ -137,7 +190,7 @@ func (x *request) asymmetricDecrypt() (result, error) {
 
 // A signing is what Sign and Verify work with.
 type signing struct {
-	key     *primitive.Private
+	keys    privates
 	message []byte
 	kind    primitive.MessageType
 	digest  primitive.Digest
@@ -162,7 +215,7 @@ func (x *request) signing(protects bool) (s signing, err error) {
 		s.digest, _ = primitive.ParseDigest(name) // validated
 	}
 	s.message = x.payload.bytes("message")
-	s.key, err = x.private(k, record.SignVerify, s.padding)
+	s.keys, err = x.privates(k, record.SignVerify, s.padding, protects)
 	return s, err
 }
 
@@ -171,7 +224,7 @@ func (x *request) signMessage() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	signature, err := s.key.Sign(s.message, s.kind, s.digest, s.padding)
+	signature, err := s.keys[0].Sign(s.message, s.kind, s.digest, s.padding)
 	if err != nil {
 		return result{}, errOperation(err)
 	}
@@ -187,7 +240,7 @@ func (x *request) verifyMessage() (result, error) {
 	if len(signature) > maxSignature {
 		return result{}, errServer("signature length")
 	}
-	good, err := s.key.Verify(s.message, signature, s.kind, s.digest, s.padding)
+	good, err := s.keys.verify(&s, s.message, signature)
 	if err != nil {
 		return result{}, errOperation(err)
 	}
@@ -202,9 +255,13 @@ func (x *request) getPublicKey() (result, error) {
 	if !k.value.Spec.Asymmetric() { // check: public-half
 		return result{}, errServer("key type")
 	}
-	v, err := x.loadVersion(k, k.value.Primary)
+	number := k.value.Primary
+	if n := x.payload.integer(memberVersion); n != 0 {
+		number = uint32(n)
+	}
+	v, err := x.loadVersion(k, number)
 	if err == nil && v == nil {
-		err = errServer("primary version")
+		err = errVersion("no such version")
 	}
 	if err != nil {
 		return result{}, err

@@ -24,19 +24,20 @@ func batchActions() []*action {
 	padding := member{name: "padding_mode", kind: kindName, names: paddingNames(), optional: true}
 	messageType := member{name: "message_type", kind: kindName, names: messageTypeNames(), optional: true}
 	digest := member{name: "digest_mode", kind: kindName, names: digestNames(), optional: true}
+	version := versionMember().opt()
 	return []*action{
 		{name: api.ReEncrypt, cryptographic: true, named: true, strict: true, run: (*request).reEncrypt, members: []member{
 			keyid, base64Member("ciphertext", maxCiphertextText), aad, ukeyid, uaad}},
 		{name: api.BatchReEncrypt, cryptographic: true, named: true, strict: true, run: (*request).batchReEncrypt, members: []member{
 			keyid, ciphertexts, aad, aads, ukeyid, uaad, uaads}},
 		{name: api.BatchEncrypt, cryptographic: true, named: true, strict: true, run: (*request).batchEncrypt, members: []member{
-			keyid, base64sMember("plaintexts", maxBase64), aad, aads, padding}},
+			keyid, base64sMember("plaintexts", maxBase64), aad, aads, padding, version}},
 		{name: api.BatchDecrypt, cryptographic: true, named: true, strict: true, run: (*request).batchDecrypt, members: []member{
-			keyid, ciphertexts, aad, aads, padding}},
+			keyid, ciphertexts, aad, aads, padding, version}},
 		{name: api.BatchSign, cryptographic: true, named: true, strict: true, run: (*request).batchSign, members: []member{
-			keyid, messages, messageType, digest, padding}},
+			keyid, messages, messageType, digest, padding, version}},
 		{name: api.BatchVerify, cryptographic: true, named: true, strict: true, run: (*request).batchVerify, members: []member{
-			keyid, messages, messageType, digest, padding, base64sMember("signatures", maxBase64)}},
+			keyid, messages, messageType, digest, padding, base64sMember("signatures", maxBase64), version}},
 	}
 }
 

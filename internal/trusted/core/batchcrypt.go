@@ -23,7 +23,7 @@ func (x *request) batchEncrypt() (result, error) {
 	if k.value.Spec.Asymmetric() {
 		return x.batchAsymmetricEncrypt(plaintexts)
 	}
-	s, err := x.primary(k)
+	s, err := x.protecting(k)
 	if err != nil {
 		return result{}, err
 	}
@@ -63,11 +63,15 @@ func (x *request) batchAAD(k *cached[record.Key], items int) (additional, error)
 	return aad, nil
 }
 
-// primary returns the version of a key that protects new data.
-func (x *request) primary(k *cached[record.Key]) (*primitive.Symmetric, error) {
-	s, err := x.symmetric(k, k.value.Primary)
+// protecting returns the version of a key that protects new data.
+func (x *request) protecting(k *cached[record.Key]) (*primitive.Symmetric, error) {
+	number, err := x.protectingVersion(k)
+	if err != nil {
+		return nil, err
+	}
+	s, err := x.symmetric(k, number)
 	if err == nil && s == nil {
-		err = errServer("primary version")
+		err = errServer("version without material")
 	}
 	return s, err
 }
@@ -134,6 +138,9 @@ func (x *request) opener(k *cached[record.Key], ciphertexts texts) (*opener, err
 		number := o.versionOf(ciphertexts.value.Elem(i).Text())
 		if stated, ok := k.value.Version(number); !ok || stated.State != record.Active || o.find(number) != nil {
 			continue
+		}
+		if number < k.value.LeastDecrypt { // check: batch-least-decrypt
+			continue // its items fail
 		}
 		if len(o.versions) == api.MaxBatchVersions { // check: batch-versions
 			return nil, bad(api.MessageBatchVersions, "too many key versions")

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/primitive"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 )
 
 // turn adds an item that is worked on in a turn of its own.
@@ -20,7 +21,7 @@ func (b *batch) turn(work func(dst []byte) ([]byte, error)) error {
 
 // batchAsymmetricEncrypt is AsymmetricEncrypt of each plaintext.
 func (x *request) batchAsymmetricEncrypt(plaintexts texts) (result, error) {
-	_, key, p, err := x.encryptionKey(true)
+	_, keys, p, err := x.encryptionKey(true)
 	if err != nil {
 		return result{}, err
 	}
@@ -30,7 +31,7 @@ func (x *request) batchAsymmetricEncrypt(plaintexts texts) (result, error) {
 		err := b.turn(func(dst []byte) ([]byte, error) {
 			plaintext := plaintexts.decode(nil, i)
 			defer clear(plaintext)
-			ciphertext, err := key.Encrypt(plaintext, p)
+			ciphertext, err := keys[0].Encrypt(plaintext, p)
 			if err != nil {
 				return nil, errOperation(err)
 			}
@@ -46,16 +47,16 @@ func (x *request) batchAsymmetricEncrypt(plaintexts texts) (result, error) {
 // batchAsymmetricDecrypt is AsymmetricDecrypt of each ciphertext: each failure under
 // PKCS#1 v1.5 counts, and above the limit nothing is told of an item.
 func (x *request) batchAsymmetricDecrypt(ciphertexts texts) (result, error) {
-	k, key, p, err := x.encryptionKey(false)
+	k, keys, p, err := x.encryptionKey(false)
 	if err != nil {
 		return result{}, err
 	}
-	oracle := k.value.Spec.RSA() && p == primitive.PaddingPKCS1
+	oracle := oracle(k, record.EncryptDecrypt, p)
 	_, total := ciphertexts.size()
 	b := x.newBatch("plaintexts", encodedSize(ciphertexts.len(), total))
 	for i := range ciphertexts.len() {
 		err := b.turn(func(dst []byte) ([]byte, error) {
-			plaintext, err := key.Decrypt(ciphertexts.decode(nil, i), p)
+			plaintext, err := keys.decrypt(ciphertexts.decode(nil, i), p)
 			defer clear(plaintext)
 			if oracle && !x.core.failures.settle(k.id, x.now, err != nil) { // check: batch-pkcs1-limit
 				return nil, errFailures()
@@ -87,7 +88,7 @@ func (x *request) batchSign() (result, error) {
 	b := x.newBatch("signatures", encodedSize(messages.len(), messages.len()*maxSignature))
 	for i := range messages.len() {
 		err := b.turn(func(dst []byte) ([]byte, error) {
-			signature, err := s.key.Sign(messages.decode(nil, i), s.kind, s.digest, s.padding)
+			signature, err := s.keys[0].Sign(messages.decode(nil, i), s.kind, s.digest, s.padding)
 			if err != nil {
 				return nil, errOperation(err)
 			}
@@ -117,7 +118,7 @@ func (x *request) batchVerify() (result, error) {
 			if len(signature) > maxSignature {
 				return nil, errServer("signature length")
 			}
-			good, err := s.key.Verify(messages.decode(nil, i), signature, s.kind, s.digest, s.padding)
+			good, err := s.keys.verify(&s, messages.decode(nil, i), signature)
 			switch {
 			case err != nil:
 				return nil, errOperation(err)

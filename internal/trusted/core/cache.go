@@ -94,6 +94,16 @@ func (c *cache[V]) drop(id wire.RecordID, revision uint64, tag wire.Tag) {
 	}
 }
 
+// forget takes a state out, which is read again when it is used.
+func (c *cache[V]) forget(id wire.RecordID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[id]; e != nil {
+		delete(c.entries, id)
+		c.ring[e.slot].used.Store(false)
+	}
+}
+
 // size is how many states are cached.
 func (c *cache[V]) size() uint64 {
 	c.mu.RLock()

@@ -80,12 +80,9 @@ func (x *request) protect(plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := x.symmetric(k, k.value.Primary)
+	s, err := x.protecting(k)
 	if err != nil {
 		return nil, err
-	}
-	if s == nil {
-		return nil, errServer("primary version")
 	}
 	ciphertext, err := s.Encrypt(nil, plaintext, x.additionalData(k))
 	if err != nil {
@@ -142,6 +139,9 @@ func (x *request) openAs(k *cached[record.Key], ciphertext, aad []byte) ([]byte,
 	_, version, ok := primitive.PeekVersion(ciphertext)
 	if !ok {
 		version = k.value.Primary
+	}
+	if version < k.value.LeastDecrypt { // check: least-decrypt
+		return nil, errVersion("version below the least for decryption")
 	}
 	s, err := x.symmetric(k, version)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ehsm-kms/ehsm/internal/trusted/facts"
+	"github.com/ehsm-kms/ehsm/internal/trusted/record"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -39,6 +40,21 @@ func (c *Core) learn(learned []facts.Fact) {
 		for _, cache := range c.seen.caches {
 			cache.drop(f.ID, f.Revision, f.Tag)
 		}
+		if f.ID.Type == wire.Key {
+			c.dropVersions(f.ID)
+		}
+	}
+}
+
+// dropVersions forgets the opened versions of a key. It may have been destroyed: no
+// core shall go on holding its material. Other versions are opened again when they
+// are used.
+func (c *Core) dropVersions(key wire.RecordID) {
+	if c.versions.size() == 0 {
+		return
+	}
+	for n := range uint32(record.MaxVersions) {
+		c.versions.forget(wire.RecordID{Type: wire.KeyVersion, Tenant: key.Tenant, ID: key.ID, Version: n + 1})
 	}
 }
 

@@ -104,7 +104,7 @@ func (x *request) writeKey(id wire.RecordID, revision uint64, k record.Key) erro
 	if err != nil {
 		return errInternal("seal key")
 	}
-	w := wire.Write{ID: id, Expected: revision, Revision: revision + 1, Hidden: k.Deleted != 0 || k.Default, Primary: k.Primary, Sealed: sealed}
+	w := wire.Write{ID: id, Expected: revision, Revision: revision + 1, Hidden: k.Deleted != 0 || k.Default, Primary: k.Primary, Due: x.keyDue(&k), Sealed: sealed}
 	x.write(w)
 	x.onStored = append(x.onStored, func() { x.core.cmks.put(id, w.Revision, w.Tag(), k) })
 	return nil
@@ -151,7 +151,7 @@ func (x *request) enableKey() (result, error) {
 func (x *request) ownKey() (*cached[record.Key], error) {
 	k, err := x.loadKey(x.payload.text("keyid"))
 	if err == nil && k == nil {
-		err = bad("not find this keyid", "no such key")
+		err = errNoKey()
 	}
 	return k, err
 }
@@ -167,6 +167,9 @@ func (x *request) deleteKey() (result, error) {
 		return result{}, err
 	}
 	if k != nil {
+		if k.value.Protected { // check: protected-delete
+			return result{}, errProtected()
+		}
 		next := k.value
 		next.Deleted = x.millis()
 		return result{message: textSuccessful}, x.narrowing(x.writeKey(k.id, k.revision, next))

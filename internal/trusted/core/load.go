@@ -235,12 +235,12 @@ func (c *Core) openKey(h record.Header, sealed []byte) (record.Key, error) {
 }
 
 // gone reports whether the owner has deleted the key. DeleteAllKey, which makes a
-// new generation, does not reach the default key.
+// new generation, does not reach the default key, nor those that are protected.
 func (x *request) gone(k *record.Key) bool {
 	if k.Deleted != 0 { // check: deleted
 		return true
 	}
-	if k.Generation < x.app.value.Generation && !k.Default { // check: generation
+	if k.Generation < x.app.value.Generation && !k.Default && !k.Protected { // check: generation
 		return true
 	}
 	return false

@@ -17,7 +17,7 @@ import (
 func presets() map[string][]string {
 	return map[string][]string{
 		api.PresetReadOnly: {
-			api.DescribeSecret, api.GetPublicKey, api.GetQuotePolicy, api.ListKey, api.ListSecretVersionIds, api.ListSecrets,
+			api.DescribeKey, api.DescribeSecret, api.GetPublicKey, api.GetQuotePolicy, api.ListKey, api.ListKeyVersions, api.ListSecretVersionIds, api.ListSecrets,
 		},
 		api.PresetEncryptOnly: {api.AsymmetricEncrypt, api.BatchEncrypt, api.Encrypt, api.GenerateDataKey, api.GenerateDataKeyWithoutPlaintext},
 		api.PresetDecryptOnly: {api.AsymmetricDecrypt, api.BatchDecrypt, api.Decrypt},

@@ -33,7 +33,7 @@ func (x *request) reEncryption() (r reEncryption, err error) {
 			return err
 		}
 		r.dropped = ignoresAdditionalData(target.value.Spec)
-		r.to, err = x.primary(target)
+		r.to, err = x.protecting(target)
 		return err
 	})
 	return r, inTarget(err)

@@ -49,18 +49,19 @@ func refuse(code int, message, reason string) *refusal {
 }
 
 // Refusals that do not depend on the request's content.
-func errMissing() *refusal     { return bad("Missing required parameters", "missing parameters") }
-func errJSON() *refusal        { return bad("Invalid JSON", "invalid JSON") }
-func errType() *refusal        { return bad("param type error", "parameter type") }
-func errNonce() *refusal       { return bad("Nonce length error", "nonce length") }
-func errStampLength() *refusal { return bad("Timestamp length error", "timestamp length") }
-func errStamp() *refusal       { return bad("Timestamp error", "timestamp") }
-func errSign() *refusal        { return bad(textSignError, "sign error") }
-func errReplay() *refusal      { return bad("Timestamp can't be repeated in 20 minutes", "replay") }
-func errKeyID() *refusal       { return bad("keyid error", "no such key") }
-func errDisabled() *refusal    { return bad("keyid is disabled", "key disabled") }
-func errExpired() *refusal     { return bad("keyid expire", "key expired") }
-func errDecryption() *refusal  { return bad(textDecryption, "decryption failed") }
+func errMissing() *refusal              { return bad("Missing required parameters", "missing parameters") }
+func errJSON() *refusal                 { return bad("Invalid JSON", "invalid JSON") }
+func errType() *refusal                 { return bad("param type error", "parameter type") }
+func errNonce() *refusal                { return bad("Nonce length error", "nonce length") }
+func errStampLength() *refusal          { return bad("Timestamp length error", "timestamp length") }
+func errStamp() *refusal                { return bad("Timestamp error", "timestamp") }
+func errSign() *refusal                 { return bad(textSignError, "sign error") }
+func errReplay() *refusal               { return bad("Timestamp can't be repeated in 20 minutes", "replay") }
+func errKeyID() *refusal                { return bad("keyid error", "no such key") }
+func errVersion(reason string) *refusal { return bad("keyversion error", reason) }
+func errDisabled() *refusal             { return bad("keyid is disabled", "key disabled") }
+func errExpired() *refusal              { return bad("keyid expire", "key expired") }
+func errDecryption() *refusal           { return bad(textDecryption, "decryption failed") }
 
 // errPKCS1 is errDecryption with a reason of its own, as it tells of an attack.
 func errPKCS1() *refusal { return bad(textDecryption, "PKCS#1 v1.5 decryption failed") }

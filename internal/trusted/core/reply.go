@@ -120,6 +120,9 @@ func (o object) boolean(name string, v bool) object {
 	return strconv.AppendBool(o.key(name), v)
 }
 
+// raw adds a member whose value is JSON already.
+func (o object) raw(name string, value []byte) object { return append(o.key(name), value...) }
+
 func (o object) end() []byte {
 	if len(o) == 0 {
 		return []byte("{}")

@@ -25,7 +25,11 @@ func (c *tenant) secretRecord(name string) wire.RecordID {
 // returns how many writes were stored and the code.
 func (h *host) purge(t testing.TB, core int, f wire.Ref) (writes, code int) {
 	t.Helper()
-	a, err := h.cores[core].Sweep(context.Background(), &wire.Sweep{RequestID: "p", Secret: f})
+	s := &wire.Sweep{RequestID: "p", Secret: f}
+	if f.ID.Type == wire.Key {
+		s.App = h.ref(appID(f.ID.Tenant), true)
+	}
+	a, err := h.cores[core].Sweep(context.Background(), s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,7 @@ func TestDisabledKeySpecs(t *testing.T) {
 	}
 	want(t, "another spec", c.do(n, "CreateKey", m{"keyspec": "EH_SM4_CBC", "origin": originInternal, "keyusage": forCrypt}), 200, "success!")
 	want(t, "key that exists", c.do(n, "Encrypt", m{"keyid": old, "plaintext": hello}), 200, "success!")
+	want(t, "new version of it", c.do(n, "RotateKey", under("RotateKey", old)), 500, "Server exception.")
 	if r := h.call(n, &wire.Call{Action: "Enroll", Get: true}); r.Code != 200 { // with a default key of AES-256
 		t.Errorf("Enroll: got %d %s", r.Code, r.Reply)
 	}

@@ -24,6 +24,9 @@ func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 		return &wire.Answer{Kind: wire.Need, NeedFacts: true}, nil
 	}
 	if s.Secret.ID.Type != 0 {
+		if s.Secret.ID.Type == wire.Key {
+			return c.attend(s), nil
+		}
 		return c.purge(s), nil
 	}
 	x := &request{
@@ -92,6 +95,9 @@ func (x *request) sweepKey(ref *wire.Ref) error {
 		return nil
 	}
 	if k.value.Default { // check: sweep-default
+		return nil
+	}
+	if k.value.Protected { // check: sweep-protected
 		return nil
 	}
 	next := k.value

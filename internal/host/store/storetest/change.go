@@ -134,7 +134,7 @@ func testInvalid(t *testing.T, s Store) {
 		{"revision over the limit", write(id, 0, store.MaxRevision+1)},
 		{"no bytes", wire.Write{ID: id, Revision: 1}},
 		{"too many bytes", wire.Write{ID: id, Revision: 1, Sealed: make([]byte, wire.MaxRecord+1)}},
-		{"due key", wire.Write{ID: id, Revision: 1, Due: 1, Sealed: sealed(id, 1)}},
+		{"due app", wire.Write{ID: app(1), Revision: 1, Due: 1, Sealed: sealed(app(1), 1)}},
 		{"removal with a revision", wire.Write{ID: id, Revision: 1, Remove: true}},
 		{"removal of what is written", remove(key(1, 2))},
 	} {

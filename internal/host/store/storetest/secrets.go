@@ -121,9 +121,11 @@ func testRemoveAll(t *testing.T, s Store) {
 	apply(t, s, change(remove(secretVersion(1, 2, 0)))) // there is none
 	apply(t, s, change(write(secretVersion(1, 2, 1), 0, 1)))
 	wantRevision(t, s, secretVersion(1, 2, 1), 1)
-	// The number 0 means all versions of secrets only.
 	apply(t, s, change(remove(wire.RecordID{Type: wire.KeyVersion, Tenant: uuid(1), ID: uuid(2)})))
-	wantRevision(t, s, keyVersion(1, 2, 1), 1)
+	wantRevision(t, s, keyVersion(1, 2, 1), 0)
+	// The number 0 means all versions of keys and secrets only.
+	apply(t, s, change(remove(wire.RecordID{Type: wire.Key, Tenant: uuid(1), ID: uuid(3)})))
+	wantRevision(t, s, key(1, 2), 1)
 }
 
 // testRemoveWithOthers checks that a removal is part of its change.
