@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,18 +18,28 @@ import (
 
 // A voucher is a core that vouches for what it is asked, as long as it has no error.
 type voucher struct {
+	mu   sync.Mutex
 	keys []wire.TLSKey
 	err  error
 	said wire.TLSStatement // instead; nil: as a core
 }
 
 func (v *voucher) Vouch(_ context.Context, k wire.TLSKey) (wire.TLSStatement, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.keys = append(v.keys, k)
 	if v.err != nil || v.said != nil {
 		return v.said, v.err
 	}
 	s := ratls.Statement{Domain: [32]byte{1}, Date: time.Now().Unix(), Evidence: make([]byte, 300)}
 	return s.Append(nil), nil
+}
+
+// fail sets what Vouch returns from now on.
+func (v *voucher) fail(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.err = err
 }
 
 func quiet() *attestedTLS { return newAttestedTLS(slog.New(slog.NewTextHandler(io.Discard, nil))) }
@@ -75,7 +86,7 @@ func TestAttestedTLS(t *testing.T) {
 			{"core fails", renewal + time.Second, errors.New("busy"), false, 4, 3},
 			{"a minute later", renewalRetry, nil, false, 5, 5},
 		} {
-			core.err = step.err
+			core.fail(step.err)
 			if step.again {
 				a.restarted()
 			}
