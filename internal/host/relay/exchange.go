@@ -80,6 +80,9 @@ func (x *exchange) run(ctx context.Context) (*wire.Answer, error) {
 			}
 			if needs > 2 {
 				pause(needs)
+				if err := x.inTurnAtSecret(ctx); err != nil {
+					return nil, errors.Join(err, x.relay.record(ctx, &a.Audit))
+				}
 			}
 			x.call.Again = uint8(needs)
 			if a.NeedFacts {

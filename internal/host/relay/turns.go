@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ehsm-kms/ehsm/api"
 	"github.com/ehsm-kms/ehsm/internal/wire"
 )
 
@@ -104,4 +105,21 @@ func (x *exchange) inTurn(ctx context.Context, writes []wire.Write) bool {
 	}
 	x.turn = n
 	return first
+}
+
+// inTurnAtSecret gets an exchange that puts a value, and whose records others have
+// replaced before the core could use them, the turn at its secret: nobody who waits for
+// that overtakes it any more. It waits outside the store.
+func (x *exchange) inTurnAtSecret(ctx context.Context) error {
+	if x.turn != nil || x.call.Action != api.PutSecretValue || !x.names.hasSecret() {
+		return nil
+	}
+	x.outOfStore()
+	n := x.relay.turns.at(x.names.secretRecord())
+	if taken, _ := n.take(ctx); !taken {
+		x.relay.turns.leave(n, false)
+		return ctx.Err()
+	}
+	x.turn = n
+	return nil
 }
