@@ -19,7 +19,7 @@ const (
 
 // Run does the work that no request waits for, until ctx ends: it has the audit
 // chain signed, drops replay entries that have ended, carries bulk changes over
-// to single keys, has secrets purged that are due, has records follow
+// to single keys, has done what is due to secrets and keys, has records follow
 // the DomainKey's versions, and follows what other nodes change. It signs the chain once more before it returns.
 func (r *Relay) Run(ctx context.Context, st Sweeps) {
 	var wg sync.WaitGroup

@@ -12,7 +12,7 @@ import (
 // belong to an earlier generation than their app, takes away the named secrets of an
 // app that was deleted, and does nothing else: no signature is needed, as the app
 // record says already that they are gone. One that names a secret to be purged is a
-// purge instead.
+// purge instead, and one that names a key and its app does what is due to that key.
 func (c *Core) Sweep(_ context.Context, s *wire.Sweep) (*wire.Answer, error) {
 	if len(s.Keys) > wire.SweepStep {
 		return nil, fmt.Errorf("sweep: %w", ErrLimit)
